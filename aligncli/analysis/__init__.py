@@ -1,0 +1,1 @@
+"""What looks at models and results: complexity, pictures, curves."""

@@ -1,0 +1,146 @@
+"""The `aligncli` command: assembles the commands, and is where every error ends.
+
+A user's error is one line and exit code 2, a bug is one line and exit code 1 (`--debug` shows the
+traceback), Ctrl-C is 130. Nothing here imports torch: `--help` has to be quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from aligncli.cli import data, evaluate, options, predict, recipes, train
+from aligncli.cli.render import print_error
+from aligncli.engine.interrupt import Interrupted
+from aligncli.errors import UserError
+
+KEYBOARD_INTERRUPT = 130  # exit code
+# Plain help: rich's panels would cost a third of the start-up time and a usage error its one line.
+GROUP_SETTINGS: dict[str, Any] = {
+    "invoke_without_command": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+app = typer.Typer(name="aligncli", add_completion=False, **GROUP_SETTINGS)
+recipes_app = typer.Typer(**GROUP_SETTINGS)
+data_app = typer.Typer(**GROUP_SETTINGS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"aligncli {version('aligncli')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _aligncli(context: typer.Context, version: Version = False) -> None:
+    """Feature alignment for one-stage object detection: RoIConv, AlignDet.
+
+    `aligncli train` alone is a complete first run: embedded data, a few minutes on a CPU.
+    """
+    del version  # its callback has printed it
+    _help_if_alone(context)
+
+
+@recipes_app.callback()
+def _recipes(context: typer.Context) -> None:
+    """List recipes and show their numbers."""
+    _help_if_alone(context)
+
+
+@data_app.callback()
+def _data(context: typer.Context) -> None:
+    """Check, describe and look at a data set."""
+    _help_if_alone(context)
+
+
+def _help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _register(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
+    """Add a command, with `--debug` among its options: `main` acts on it, commands need not know."""
+    signature = inspect.signature(command, eval_str=True)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.Debug)
+
+    @functools.wraps(command)
+    def run(*, debug: bool, **values: Any) -> None:
+        del debug
+        command(**values)
+
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug])  # type: ignore[attr-defined]
+    group.command(name)(run)
+
+
+_register(app, "train", train.train)
+_register(app, "eval", evaluate.evaluate)
+_register(app, "predict", predict.predict)
+_register(recipes_app, "list", recipes.list_recipes)
+_register(recipes_app, "show", recipes.show_recipe)
+_register(data_app, "check", data.check)
+_register(data_app, "stats", data.stats)
+_register(data_app, "view", data.view)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
+
+# Click's class, or the copy of it that newer typers carry: the public name is that of a subclass.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line (without the program's name; default: the process's own) and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file name may not fit the terminal's encoding
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `aligncli ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of a command line; every error ends here."""
+    debug = "--debug" in arguments
+    try:
+        code = app(args=arguments, prog_name="aligncli", standalone_mode=False)
+    except UserError as error:
+        print_error(str(error), debug=debug)
+        return 2
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else app.info.name
+        print_error(f"{error.format_message().rstrip('.')} (see {command} --help)", debug=debug)
+        return error.exit_code
+    except Interrupted as stop:
+        print_error(
+            f"after iteration {stop.iteration}, a checkpoint is saved; go on with: "
+            f"aligncli train --resume --out {shlex.quote(str(stop.run_dir))}",
+            label="stopped",
+        )
+        return stop.exit_code
+    except OSError as error:
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug=debug)
+        return 2
+    except Exception as error:  # noqa: BLE001  (the boundary: whatever comes here is our bug)
+        hint = "" if debug else " (run again with --debug for the traceback)"
+        print_error(f"{type(error).__name__}: {error}{hint}", label="internal error", debug=debug)
+        return 1
+    if code == KEYBOARD_INTERRUPT:  # typer has turned the exception into its exit code
+        print_error("by Ctrl-C", label="stopped")
+    return code or 0

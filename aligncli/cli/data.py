@@ -1,0 +1,153 @@
+"""`aligncli data`: check a data folder, describe a data set, look at it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligncli.cli import options
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from aligncli.data.dataset import DetectionDataset
+    from aligncli.data.stats import DatasetStats
+
+SHEET_COLUMNS = 4
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with images and COCO annotations.")]
+Picture = Annotated[Path, typer.Option("--out", metavar="PNG", help="Where the picture goes.")]
+Count = Annotated[
+    int, typer.Option("--count", metavar="N", min=1, max=400, help="How many images, spread over the split.")
+]
+
+
+def check(folder: Folder, *, json: options.Json = False) -> None:
+    """List what is wrong with a data folder.
+
+    Looks at the annotations, decodes every image and compares the two splits.
+
+    Prints one line for each fault. Exit code 0 if there is none, else 2.
+    """
+    from aligncli.catalog import data_in
+    from aligncli.cli.render import Output
+    from aligncli.data.check import check_folder
+
+    output = Output(json=json)
+    layout = data_in(folder)
+    faults = check_folder(
+        folder,
+        images=layout.images,
+        train_annotations=layout.train_annotations,
+        val_annotations=layout.val_annotations,
+    )
+    for fault in faults:
+        output.line(fault)
+    output.data({"folder": str(folder), "faults": faults})
+    if faults:
+        raise typer.Exit(2)
+    output.line(f"{folder}: no faults")
+
+
+def stats(
+    source: options.Source,
+    *,
+    split: options.SplitChoice = options.Split.train,
+    json: options.Json = False,
+) -> None:
+    """Count classes and measure boxes.
+
+    The box shapes tell which sizes and aspects anchors have to cover."""
+    from aligncli.cli.render import Output
+    from aligncli.data.stats import dataset_stats
+
+    output = Output(json=json)
+    found = dataset_stats(open_dataset(source, split))
+    output.heading(source, f"{split.value} split")
+    output.fields(describe_stats(found))
+    shapes = (("size, sqrt(w h), pixels", found.box_sizes, 0), ("aspect, w / h", found.box_aspects, 2))
+    output.table(
+        ("boxes", "5 %", "25 %", "50 %", "75 %", "95 %"),
+        [(name, *(f"{value:.{digits}f}" for value in values)) for name, values, digits in shapes],
+    )
+    total = max(1, sum(found.boxes_per_class.values()))
+    output.table(
+        ("class", "boxes", "share"),
+        [(name, f"{count:,}", f"{count / total:.1%}") for name, count in found.boxes_per_class.items()],
+    )
+    output.data({"source": source, "split": split.value, **dataclasses.asdict(found)})
+
+
+def view(
+    source: options.Source,
+    *,
+    out: Picture = Path("data-view.png"),
+    split: options.SplitChoice = options.Split.train,
+    count: Count = 12,
+    json: options.Json = False,
+) -> None:
+    """Draw a sheet of images with their boxes."""
+    from aligncli.analysis.pictures import contact_sheet
+    from aligncli.cli.render import Output
+
+    output = Output(json=json)
+    dataset = open_dataset(source, split)
+    shown = min(count, len(dataset))
+    indices = [step * len(dataset) // shown for step in range(shown)]
+    pictures = [draw_ground_truth(dataset, index) for index in indices]
+    sheet = contact_sheet(pictures, columns=min(SHEET_COLUMNS, shown), titles=[f"image {index}" for index in indices])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, format="PNG")
+    output.line(f"{out}: {shown} of {len(dataset):,} {split.value} images of {source}")
+    output.data({"picture": str(out), "indices": indices})
+
+
+def open_dataset(source: str, split: options.Split) -> DetectionDataset:
+    """One split of the embedded shapes or of a COCO folder. Raises DataError."""
+    from aligncli.build import build_dataset
+    from aligncli.catalog import load_recipe, on_folder
+
+    recipe = load_recipe("quickstart") if source == "shapes" else on_folder(load_recipe("photo"), Path(source))
+    return build_dataset(recipe, split.value)
+
+
+def describe_stats(found: DatasetStats) -> dict[str, str]:
+    """The counts in words."""
+    empty, crowds = found.num_images_without_boxes, found.num_crowd
+    return {
+        "images": f"{found.num_images:,}" + (f", {empty:,} of them without boxes" if empty else ""),
+        "width": _range(found.image_widths),
+        "height": _range(found.image_heights),
+        "boxes": f"{found.num_boxes:,}" + (f", {crowds:,} of them crowd regions" if crowds else ""),
+        "classes": str(len(found.boxes_per_class)),
+    }
+
+
+def _range(limits: tuple[int, int]) -> str:
+    smallest, largest = limits
+    return f"{smallest} pixels" if smallest == largest else f"{smallest} to {largest} pixels"
+
+
+def draw_ground_truth(dataset: DetectionDataset, index: int) -> Image.Image:
+    """Image `index` with its boxes, each class in its own colour."""
+    from PIL import Image
+
+    from aligncli.analysis.pictures import class_colours, draw_boxes
+
+    image, target = dataset[index]
+    names = dataset.categories.names
+    colours = class_colours(len(names))
+    labels = target["labels"].tolist()
+    tags = [
+        f"{names[label]} (crowd)" if crowd else names[label]
+        for label, crowd in zip(labels, target["crowd"].tolist(), strict=True)
+    ]
+    return draw_boxes(
+        Image.fromarray(image.permute(1, 2, 0).numpy()),
+        target["boxes"],
+        tags,
+        colours=[colours[label] for label in labels],
+    )

@@ -1,0 +1,111 @@
+"""Recipes, runs and metrics in words and rows; `render` prints them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aligncli.cli.render import Output, number
+from aligncli.config import (
+    ADMConfig,
+    AlignDetConfig,
+    CocoConfig,
+    FPNConfig,
+    Recipe,
+    RetinaNetConfig,
+    ShapesConfig,
+    SingleLevelConfig,
+)
+
+AP_COLUMNS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
+AR_COLUMNS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def describe_model(model: RetinaNetConfig | AlignDetConfig) -> str:
+    """The detector in one line: `AlignDet, tiny, P3-P5 x 64, 5x5 RoIConv 128 + 1 conv 1x1`."""
+    parts = {"retinanet": "RetinaNet", "aligndet": "AlignDet"}[model.kind], model.backbone.name
+    match model:
+        case AlignDetConfig():
+            last = _describe_adm(model.adm)
+        case RetinaNetConfig():
+            num_anchors = len(model.anchors.scales) * len(model.anchors.ratios)
+            last = f"{num_anchors} anchors a cell" if num_anchors > 1 else "one anchor a cell"
+    return ", ".join((*parts, _describe_neck(model.neck), last))
+
+
+def _describe_neck(neck: FPNConfig | SingleLevelConfig) -> str:
+    match neck:
+        case FPNConfig():
+            return f"P{min(neck.levels)}-P{max(neck.levels)} x {neck.channels}"
+        case SingleLevelConfig():
+            return f"P{neck.level} alone x {neck.channels}"
+
+
+def _describe_adm(adm: ADMConfig) -> str:
+    size = adm.conv_kernel_size
+    kind = {"roi_conv": "RoIConv"}.get(adm.alignment.kind, adm.alignment.kind)
+    kernel = adm.alignment.kernel_size
+    return f"{kernel}x{kernel} {kind} {adm.channels} + {adm.num_convs} conv {size}x{size}"
+
+
+def describe_data(data: ShapesConfig | CocoConfig) -> str:
+    """The data set in one line."""
+    match data:
+        case ShapesConfig():
+            return f"shapes, {data.num_train:,} images for training and {data.num_val:,} for validation"
+        case CocoConfig():
+            return f"COCO folder {data.root}"
+
+
+def shell_path(path: Path) -> str:
+    """A path that can be pasted into a shell."""
+    return shlex.quote(str(path))
+
+
+def recipe_sections(recipe: Recipe) -> dict[str, str]:
+    """Every number of the recipe: one `key value, key value` line for each section, under its dotted name."""
+    values = recipe.model_dump(mode="json")
+    for shown_above in ("name", "summary", "paper"):
+        values.pop(shown_above)
+    return dict(_sections(values, prefix=""))
+
+
+def _sections(values: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, str]]:
+    leaves = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    if leaves:
+        yield prefix or "recipe", "  ".join(f"{name}={_plain(value)}" for name, value in leaves.items())
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _sections(value, prefix=f"{prefix}.{name}" if prefix else name)
+
+
+def _plain(value: object) -> str:
+    """A value as `--set` takes it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return ",".join(_plain(item) for item in value) + ("," if len(value) == 1 else "")
+        case "":
+            return '""'
+        case _:
+            return str(value)
+
+
+def show_metrics(
+    output: Output, metrics: Mapping[str, float], *, title: str, area_bins: tuple[float, float], paper: str = ""
+) -> None:
+    """The COCO metrics as tables, in percent, with what the paper reports for the setting."""
+    small, large = (f"{limit**0.5:.0f}" for limit in area_bins)
+    output.heading(title)
+    for columns in (AP_COLUMNS, AR_COLUMNS):
+        output.table(columns, [[number(metrics[name]) for name in columns]], text_columns=0)
+    output.line(f"percent; s, m, l: objects below {small}^2, below {large}^2 and from {large}^2 pixels")
+    if paper:
+        output.line(f"paper: {paper}")

@@ -1,0 +1,147 @@
+"""`aligncli eval`: the COCO protocol on a run folder, or on two JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligncli.cli import options
+from aligncli.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aligncli.cli.render import Output
+
+OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run folder, as `aligncli train` makes it.")]
+AnnotationFile = Annotated[
+    Path | None, typer.Option("--annotations", metavar="JSON", help="COCO ground truth; with --detections.")
+]
+DetectionFile = Annotated[
+    Path | None, typer.Option("--detections", metavar="JSON", help="COCO results; with --annotations.")
+]
+EvaluatorChoice = Annotated[
+    options.Evaluator | None,
+    typer.Option("--evaluator", help="Who computes the metrics. Default: the recipe's, or auto."),
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Also AP for each class.")]
+
+
+def evaluate(
+    run: OptionalRun = None,
+    *,
+    data: options.DataFolder = None,
+    split: options.SplitChoice = options.Split.val,
+    annotations: AnnotationFile = None,
+    detections: DetectionFile = None,
+    evaluator: EvaluatorChoice = None,
+    per_class: PerClass = False,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Compute the COCO metrics of a run or a result file.
+
+    `aligncli eval RUN` detects on the run's validation images (or on --data). `aligncli eval --annotations
+    A.json --detections D.json` needs no model.
+    """
+    from aligncli.cli.render import Output
+
+    output = Output(json=json)
+    files = annotations is not None and detections is not None
+    if files == (run is not None) or (not files and (annotations or detections)):
+        raise UserError("give either a RUN folder, or both --annotations JSON and --detections JSON")
+    if annotations is not None and detections is not None:
+        if data is not None:
+            raise UserError("--data goes with a RUN folder: with --annotations, the images are not read")
+        _score_files(annotations, detections, evaluator=evaluator, per_class=per_class, output=output)
+    elif run is not None:
+        _evaluate_run(
+            run,
+            data=data,
+            split=split,
+            evaluator=evaluator,
+            per_class=per_class,
+            device=options.pick_device(device),
+            output=output,
+        )
+
+
+def _score_files(
+    annotations: Path,
+    detections: Path,
+    *,
+    evaluator: options.Evaluator | None,
+    per_class: bool,
+    output: Output,
+) -> None:
+    from aligncli.config import EvaluationConfig
+    from aligncli.engine.metrics import score_files
+
+    scored = score_files(
+        annotations, detections, evaluator=evaluator.value if evaluator else "auto", per_class=per_class
+    )
+    _show(
+        output,
+        scored.values,
+        scored.per_class,
+        title=f"{detections} ({scored.evaluator})",
+        area_bins=EvaluationConfig().area_bins,
+    )
+
+
+def _evaluate_run(
+    run: Path,
+    *,
+    data: Path | None,
+    split: options.Split,
+    evaluator: options.Evaluator | None,
+    per_class: bool,
+    device: str,
+    output: Output,
+) -> None:
+    from aligncli.cli.render import duration
+    from aligncli.engine.evaluate import evaluate_run
+    from aligncli.engine.run_folder import RunFolder
+
+    recipe = RunFolder(run).read_recipe()
+    with output.progress() as reporter:
+        evaluation = evaluate_run(
+            run,
+            data=data,
+            split=split.value,
+            device=device,
+            evaluator=evaluator.value if evaluator else None,
+            per_class=per_class,
+            reporter=reporter,
+        )
+    _show(
+        output,
+        evaluation.metrics,
+        evaluation.per_class,
+        title=f"{run}, {data or recipe.data.kind} {split.value} split, {evaluation.num_images:,} images",
+        area_bins=recipe.evaluation.area_bins,
+        paper="" if data else recipe.paper,
+    )
+    output.line(
+        f"{len(evaluation.detections):,} detections in {duration(evaluation.seconds)}, scored by {evaluation.evaluator}"
+    )
+
+
+def _show(
+    output: Output,
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, float],
+    *,
+    title: str,
+    area_bins: tuple[float, float],
+    paper: str = "",
+) -> None:
+    from aligncli.cli.describe import show_metrics
+    from aligncli.cli.render import number
+
+    show_metrics(output, metrics, title=title, area_bins=area_bins, paper=paper)
+    if per_class:
+        output.table(("class", "AP"), [(name, number(value)) for name, value in per_class.items()])
+    output.data({**metrics, "per_class": per_class} if per_class else metrics)

@@ -1,0 +1,109 @@
+"""`aligncli predict`: boxes on a user's own images, drawn and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aligncli.cli import options
+from aligncli.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Images = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE...", help="Image files.")]
+PictureFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where the pictures go. Default: RUN/predictions."),
+]
+Score = Annotated[
+    float, typer.Option("--score", metavar="S", min=0.0, max=1.0, help="Drop detections below this score.")
+]
+
+
+def predict(
+    run: options.Run,
+    images: Images = None,
+    *,
+    out: PictureFolder = None,
+    score: Score = 0.3,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Detect objects on your images and draw them.
+
+    Writes a PNG file with boxes for each image and lists what was found."""
+    from aligncli.analysis.pictures import class_colours, draw_boxes
+    from aligncli.cli.render import Output
+    from aligncli.engine.inference import load_run, predict_images
+
+    if not images:
+        raise UserError("no images given: name one or more image files after the run folder")
+    missing = [path for path in images if not path.is_file()]
+    if missing:
+        raise DataError(f"image {missing[0]} does not exist: expected an image file")
+    output = Output(json=json)
+    chosen_device = options.pick_device(device)
+    loaded = load_run(run, device=chosen_device)
+    folder = out or run / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    listed: list[dict[str, Any]] = []
+    names = loaded.categories.names
+    colours = class_colours(len(names))
+    found = predict_images(loaded, images, device=chosen_device, score_threshold=score)
+    for (path, image, detections), file_name in zip(found, picture_names(images), strict=True):
+        labels = detections["labels"].tolist()
+        picture = draw_boxes(
+            image,
+            detections["boxes"],
+            [names[label] for label in labels],
+            detections["scores"].tolist(),
+            [colours[label] for label in labels],
+        )
+        picture.save(folder / file_name)
+        listed.append(
+            {"image": str(path), "picture": str(folder / file_name), "detections": as_records(detections, names)}
+        )
+    output.table(
+        ("image", "best", "detections", "score"),
+        [(item["image"], *best_of(item["detections"])) for item in listed],
+        text_columns=2,
+    )
+    output.line(f"pictures: {folder}")
+    output.data(listed)
+
+
+def picture_names(images: Sequence[Path]) -> list[str]:
+    """A PNG name for each image, all different: `dog.png`, and `dog-2.png` for a dog of another folder."""
+    names: list[str] = []
+    for image in images:
+        name, count = f"{image.stem}.png", 1
+        while name in names:
+            count += 1
+            name = f"{image.stem}-{count}.png"
+        names.append(name)
+    return names
+
+
+def as_records(detections: Mapping[str, Tensor], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Class, score and xyxy box (pixels of the upright image), best first."""
+    columns = zip(detections["labels"].tolist(), detections["scores"].tolist(), detections["boxes"].tolist())
+    records = [
+        {
+            "class": names[label],
+            "score": round(score, 4),
+            "box": [round(coordinate, 2) for coordinate in box],
+        }
+        for label, score, box in columns
+    ]
+    return sorted(records, key=lambda record: -record["score"])
+
+
+def best_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Class of the best detection, number of detections, best score."""
+    if not records:
+        return "-", "0", "-"
+    return records[0]["class"], str(len(records)), f"{records[0]['score']:.2f}"

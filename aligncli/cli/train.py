@@ -1,0 +1,164 @@
+"""`aligncli train`: from a recipe and its changes to a run folder with metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aligncli.cli import options
+from aligncli.errors import CheckpointError, RecipeError, UserError
+
+if TYPE_CHECKING:
+    from aligncli.cli.render import Output
+    from aligncli.config import Recipe
+
+RecipeName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Name, or a .py or .json file. Default: quickstart, or photo with --data.",
+        show_default=False,
+    ),
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/RECIPE-DATE-TIME.", show_default=False),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of weights and data order.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")]
+Amp = Annotated[options.Precision | None, typer.Option("--amp", help="Mixed precision.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", metavar="N", min=1, help="Images a step; the learning rate scales with it."),
+]
+Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weights to be fetched.")]
+
+
+def train(
+    recipe: RecipeName = None,
+    *,
+    data: options.DataFolder = None,
+    out: OutFolder = None,
+    seed: Seed = None,
+    device: options.Device = "auto",
+    batch_size: BatchSize = None,
+    amp: Amp = None,
+    assignments: options.Assignments = None,
+    resume: Resume = False,
+    download: Download = False,
+    json: options.Json = False,
+) -> None:
+    """Train a detector and evaluate it.
+
+    The run folder gets the recipe, the metrics (COCO protocol), the weights and the detections. Without
+    arguments the quickstart recipe is trained on embedded data, in a few minutes on a CPU. Ctrl-C leaves a
+    checkpoint that --resume goes on from.
+    """
+    from aligncli.cli.render import Output
+    from aligncli.overrides import parse_assignments
+
+    given = {"seed": seed, "schedule.batch_size": batch_size, "schedule.amp": amp and amp.value}
+    changes = parse_assignments(assignments or [])
+    changes |= {key: value for key, value in given.items() if value is not None}
+    if resume and out is None:
+        raise UserError("--resume needs the run to go on with: add --out DIR")
+    if resume and out is not None:
+        chosen = recipe_to_resume(out, name=recipe, data=data, changes=changes)
+    else:
+        chosen = choose_recipe(recipe, data=data, changes=changes)
+        out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        _refuse_existing_run(out)
+    _train(chosen, out, device=options.pick_device(device), resume=resume, download=download, output=Output(json=json))
+
+
+def choose_recipe(name: str | None, *, data: Path | None, changes: Mapping[str, object]) -> Recipe:
+    """The named recipe (or the default one) on the user's data, with the changes. Raises UserErrors."""
+    from aligncli.catalog import load_recipe, on_folder
+
+    recipe = load_recipe(name or ("photo" if data else "quickstart"))
+    if data is not None:
+        recipe = on_folder(recipe, data)
+    recipe = recipe.changed(changes)
+    if recipe.data.kind == "coco" and not recipe.data.root:
+        raise RecipeError(
+            f"recipe {recipe.name!r} needs your images: add --data FOLDER, with images/ and "
+            "annotations/instances_train.json and instances_val.json in it"
+        )
+    return recipe
+
+
+def recipe_to_resume(run_dir: Path, *, name: str | None, data: Path | None, changes: Mapping[str, object]) -> Recipe:
+    """The run's own recipe; whatever else the command line says must agree with it. Raises UserErrors."""
+    from aligncli.catalog import load_recipe, on_folder
+
+    path = run_dir / "recipe.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run_dir} holds no run to go on with (no {path.name}): start it without --resume")
+    saved = load_recipe(str(path))
+    asked = load_recipe(name) if name else saved
+    if data is not None:
+        asked = on_folder(asked, data)
+    difference = first_difference(saved.model_dump(), asked.changed(changes).model_dump())
+    if difference:
+        raise RecipeError(
+            f"{run_dir} was started with another recipe ({difference}): --resume goes on with the run's own, "
+            "so drop what differs, or start a new run in another --out"
+        )
+    return saved
+
+
+def first_difference(saved: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> str:
+    """`schedule.iterations is 400, not 800` for the first key that differs, or nothing."""
+    for key in dict.fromkeys([*saved, *asked]):
+        mine, other = saved.get(key), asked.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            difference = first_difference(mine, other, f"{prefix}{key}.")
+            if difference:
+                return difference
+        elif mine != other:
+            return f"{prefix}{key} is {mine}, not {other}"
+    return ""
+
+
+def _refuse_existing_run(run_dir: Path) -> None:
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"--out {run_dir} is a file: expected a folder, which may be new")
+    if (run_dir / "recipe.json").exists():
+        raise UserError(f"{run_dir} already holds a run: add --resume to go on with it, or choose another --out")
+
+
+def _train(recipe: Recipe, run_dir: Path, *, device: str, resume: bool, download: bool, output: Output) -> None:
+    from aligncli.cli.describe import describe_data, describe_model, shell_path, show_metrics
+    from aligncli.cli.render import duration
+    from aligncli.engine.train import train as run_training
+
+    output.note(f"recipe: {recipe.name}, {recipe.summary}")
+    output.note(f"model: {describe_model(recipe.model)}")
+    output.note(f"data: {describe_data(recipe.data)}")
+    output.note(f"device: {device}")
+    with output.progress() as reporter:
+        result = run_training(recipe, run_dir, device=device, resume=resume, download=download, reporter=reporter)
+    show_metrics(
+        output,
+        result.metrics,
+        title=f"{recipe.name} after {result.iterations:,} iterations, validation split",
+        area_bins=recipe.evaluation.area_bins,
+        paper=recipe.paper,
+    )
+    output.line(f"run folder: {run_dir} ({duration(result.seconds)})")
+    output.line("next:")
+    output.line(f"  aligncli eval {shell_path(run_dir)} --per-class")
+    output.line(f"  aligncli predict {shell_path(run_dir)} IMAGE...")
+    output.data(
+        {
+            "run": str(run_dir),
+            "recipe": recipe.name,
+            "iterations": result.iterations,
+            "seconds": round(result.seconds, 2),
+            **result.metrics,
+        }
+    )

@@ -1,0 +1,1 @@
+"""Data sets: COCO folders and the procedural `shapes`, image reading, augmentation and batching."""

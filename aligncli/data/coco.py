@@ -1,0 +1,181 @@
+"""A folder in COCO instance format, read once into flat arrays.
+
+Policies. Labels follow the order of the category ids. Boxes refer to the EXIF-upright image. Training targets
+are clipped to the image and leave out boxes without area; `ground_truth()` keeps every published number, mask
+areas included, so that AP is the official one. Images without annotations stay: they are pure background.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aligncli.config import CocoConfig
+from aligncli.data.coco_faults import find_faults, read_document
+from aligncli.data.dataset import BoxTable, Categories, Sample, Split, Target
+from aligncli.data.images import UnreadableImageError, is_file, read_image, safe_image_path
+from aligncli.errors import DataError
+
+_MAX_UNREADABLE_RUN = 10  # images in a row; more is a broken disk or a wrong folder, not bad luck
+
+
+class CocoDataset:
+    """The `train` or `val` split of a COCO folder, in the form of `DetectionDataset`.
+
+    With `config.unreadable="skip"`, training gets the next readable image for an unreadable one; `val` never
+    skips, because AP over other images cannot be compared. Raises DataError for everything that is wrong with
+    the annotations at once, and for an image when it is asked for.
+    """
+
+    def __init__(self, config: CocoConfig, split: Split) -> None:
+        self._annotation_path = annotation_path(config, split)
+        self._image_folder = image_folder(config, split)
+        document = _read_usable(self._annotation_path)
+        self.categories = Categories.from_coco(document["categories"])
+        images = document["images"]
+        self.sizes = np.array([(image["height"], image["width"]) for image in images], np.int64)
+        self._image_ids = np.array([image["id"] for image in images], np.int64)
+        self._file_names = tuple(image["file_name"] for image in images)
+        self._boxes = _flatten(document["annotations"], self._image_ids, self.categories)
+        self._corners, self._usable = _training_boxes(self._boxes, self.sizes)
+        self._skips = config.unreadable == "skip" and split == "train"
+        self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # set by workers
+        if not any(is_file(self._image_folder / name) for name in self._file_names):
+            raise DataError(
+                f"none of the {len(images)} images of {self._annotation_path} is in {self._image_folder}; "
+                f"the first is {self._file_names[0]!r}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._file_names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image `index` and its target.
+
+        Raises UnreadableImageError; DataError for a file name that leaves the folder, for a size that is not
+        the annotated one, and for ten unreadable images in a row; IndexError outside 0..len-1.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if not self._skips:
+            return self._read(index)
+        failures: list[UnreadableImageError] = []
+        while len(failures) < _MAX_UNREADABLE_RUN:
+            candidate = (index + len(failures)) % len(self)
+            try:
+                return self._read(candidate)
+            except UnreadableImageError as error:
+                self._unreadable[candidate] = True
+                failures.append(error)
+        raise DataError(f"{len(failures)} images in a row cannot be read, the last one: {failures[-1]}")
+
+    @property
+    def unreadable_files(self) -> list[str]:
+        """File names that were skipped so far, in any worker process."""
+        return [self._file_names[index] for index in torch.nonzero(self._unreadable).flatten().tolist()]
+
+    @property
+    def num_boxes_left_out(self) -> int:
+        """Boxes without area inside their image, which no training target holds."""
+        return int((~self._usable).sum())
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The split as a COCO dict with the published boxes and areas; annotation ids are re-indexed 1..B."""
+        image_ids = self._image_ids.tolist()
+        records = zip(image_ids, self._file_names, self.sizes.tolist())
+        return {
+            "images": [
+                {"id": image_id, "file_name": name, "width": width, "height": height}
+                for image_id, name, (height, width) in records
+            ],
+            "annotations": self._boxes.to_coco(image_ids, self.categories),
+            "categories": self.categories.to_coco(),
+        }
+
+    def _read(self, index: int) -> Sample:
+        name = self._file_names[index]
+        image = read_image(safe_image_path(self._image_folder, name))
+        height, width = (int(side) for side in self.sizes[index])
+        if tuple(image.shape[1:]) != (height, width):
+            raise DataError(size_fault(name, found=(image.shape[1], image.shape[2]), stated=(height, width)))
+        rows = self._boxes.rows(index)
+        usable = self._usable[rows]
+        target = Target(
+            boxes=torch.from_numpy(self._corners[rows][usable]),
+            labels=torch.from_numpy(self._boxes.labels[rows][usable]),
+            crowd=torch.from_numpy(self._boxes.crowd[rows][usable]),
+            image_id=int(self._image_ids[index]),
+            size=(height, width),
+            scale=(1.0, 1.0),
+        )
+        return image, target
+
+
+def annotation_path(config: CocoConfig, split: Split) -> Path:
+    """The annotation file of a split. Raises DataError if it is not there."""
+    root = Path(config.root)
+    if not root.is_dir():
+        raise DataError(f"data folder {root} does not exist")
+    name = {"train": config.train_annotations, "val": config.val_annotations}[split]
+    if not is_file(root / name):
+        raise DataError(
+            f"data folder {root} lacks {name}; it must hold images/, {CocoConfig(root='').train_annotations} "
+            f"and {CocoConfig(root='').val_annotations}, or the recipe must set data.{split}_annotations"
+        )
+    return root / name
+
+
+def image_folder(config: CocoConfig, split: Split) -> Path:
+    """The image folder of a split. Raises DataError if it is not there."""
+    folder = Path(config.root) / config.images.replace("{split}", split)
+    if not folder.is_dir():
+        raise DataError(f"image folder {folder} does not exist; the recipe's data.images names it")
+    return folder
+
+
+def size_fault(name: str, *, found: tuple[int, int], stated: tuple[int, int]) -> str:
+    """The message for an image whose upright (height, width) is not the one its annotations state."""
+    hint = ""
+    if found == stated[::-1]:
+        hint = "; boxes must refer to the image as EXIF turns it upright: correct the annotations or the file"
+    return (
+        f"image {name!r} is {found[1]} x {found[0]}, but its annotations say "
+        f"{stated[1]} x {stated[0]} (width x height){hint}"
+    )
+
+
+def _read_usable(path: Path) -> dict[str, Any]:
+    document = read_document(path)
+    for fault in find_faults(document):
+        if fault.fatal:
+            raise DataError(f"{path}: {fault}; `aligncli data check` lists all faults of a data folder")
+    return document
+
+
+def _flatten(records: list[dict[str, Any]], image_ids: np.ndarray, categories: Categories) -> BoxTable:
+    """Columns of the annotations, sorted by image, in file order within an image."""
+    row_of = {image_id: row for row, image_id in enumerate(image_ids.tolist())}
+    label_of = {coco_id: label for label, coco_id in enumerate(categories.coco_ids)}
+    owners = np.array([row_of[record["image_id"]] for record in records], np.int64)
+    order = np.argsort(owners, kind="stable")
+    boxes = np.array([record["bbox"] for record in records], np.float64)[order]
+    areas = [record.get("area", record["bbox"][2] * record["bbox"][3]) for record in records]
+    return BoxTable(
+        offsets=np.searchsorted(owners[order], np.arange(len(image_ids) + 1)),
+        boxes=boxes,
+        labels=np.array([label_of[record["category_id"]] for record in records], np.int64)[order],
+        crowd=np.array([record.get("iscrowd", 0) for record in records], bool)[order],
+        areas=np.array(areas, np.float64)[order],
+    )
+
+
+def _training_boxes(table: BoxTable, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as xyxy float32 (B, 4), clipped to their images, and which of them keep an area (B,)."""
+    height, width = np.repeat(sizes, np.diff(table.offsets), axis=0).T
+    limits = np.stack([width, height, width, height], axis=1)
+    corners = np.concatenate([table.boxes[:, :2], table.boxes[:, :2] + table.boxes[:, 2:]], axis=1)
+    corners = np.clip(corners, 0, limits).astype(np.float32)
+    return corners, np.all(corners[:, 2:] > corners[:, :2], axis=1)

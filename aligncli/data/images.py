@@ -1,0 +1,136 @@
+"""Reading one image file that may be damaged, hostile or merely unusual.
+
+Always uint8 RGB, upright. Grey is repeated, palettes are resolved, transparency is composited over black,
+CMYK is converted without a colour profile, 16 bits a channel keep their high byte, animations give their
+first frame. Sizes are checked against a budget of pixels before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from aligncli.errors import DataError
+
+MAX_PIXELS = 2**26  # 67 million, 201 MB decoded; a 45-megapixel photograph passes
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+_CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# What Pillow's decoders are known to raise on damaged bytes
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
+_DECODER_ERRORS = (*_DECODER_ERRORS, struct.error, zlib.error)
+
+
+class UnreadableImageError(DataError):
+    """An image file is missing, damaged, too large or of a format that is not allowed."""
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode a file to uint8 (3, H, W), RGB, EXIF-upright. Raises UnreadableImageError.
+
+    The tensor is a view with channels last in memory, the layout that torchvision resizes 6x faster.
+    """
+    return image_tensor(open_image(path, max_pixels=max_pixels))
+
+
+def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a file to a PIL image, mode RGB, EXIF-upright. Raises UnreadableImageError."""
+    try:
+        with _open_header(path, max_pixels) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except _DECODER_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def image_tensor(image: Image.Image) -> Tensor:
+    """A PIL image of mode RGB as uint8 (3, H, W), channels last in memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file can be reached there; never raises, unlike `Path.is_file` before Python 3.14."""
+    try:
+        return path.is_file()
+    except OSError:  # no permission, name too long
+        return False
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether text holds NUL, newlines, terminal escapes or lone surrogates."""
+    return _CONTROL_CHARACTERS.search(text) is not None
+
+
+def safe_image_path(root: Path, file_name: str) -> Path:
+    """The path of `file_name` under `root`. `root` itself may be a link: it is the user's own choice.
+
+    Raises DataError for names that leave it: absolute ones, "..", drive letters, backslashes, control
+    characters, links to the outside.
+    """
+    fault = file_name_fault(file_name)
+    if fault is None:
+        path = root / file_name
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+            return path
+        fault = "it is a link out of the image folder"
+    raise DataError(f"image file name {file_name!r} is refused: {fault}")
+
+
+def file_name_fault(file_name: str) -> str | None:
+    """Why a name must not be used as a path below the image folder; None if it may. Touches no files."""
+    parts = file_name.split("/")
+    if has_control_characters(file_name):
+        return "it holds control characters"
+    if "\\" in file_name or re.match("[A-Za-z]:", file_name):
+        return "backslashes and drive letters are not allowed, use '/' between folders"
+    if ".." in parts or file_name.startswith("/"):
+        return "it must stay inside the image folder"
+    if parts[-1] in ("", "."):
+        return "it names no file"
+    return None
+
+
+def _open_header(path: Path, max_pixels: int) -> Image.Image:
+    """Parse the header, which tells the size, and refuse what is over budget."""
+    if not is_file(path):  # a folder, a pipe (opening it would wait for ever) or nothing
+        raise UnreadableImageError(f"image {path}: no such file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our budget is stricter
+        try:
+            image = Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise UnreadableImageError(f"image {path}: {error}") from error
+        except Image.UnidentifiedImageError as error:
+            raise UnreadableImageError(f"image {path}: not a {', '.join(FORMATS)} file") from error
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise UnreadableImageError(
+            f"image {path}: {image.width} x {image.height} is over the budget of {max_pixels} pixels"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        # The colours under transparent pixels are whatever an editor left there
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    if isinstance(error, UnreadableImageError):
+        return error
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UnreadableImageError(f"image {path} cannot be decoded: {reason}")

@@ -1,0 +1,1 @@
+"""What runs models: training, evaluation, checkpoints, and COCO metrics."""

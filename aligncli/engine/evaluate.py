@@ -1,0 +1,117 @@
+"""COCO evaluation of a model on a data set, and of a run folder."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from aligncli.build import build_dataset
+from aligncli.config import Recipe
+from aligncli.data.dataset import DetectionDataset, Split, require_same_categories
+from aligncli.engine.inference import detect_dataset, load_run
+from aligncli.engine.metrics import Evaluator, compute_metrics, to_coco_results
+from aligncli.engine.reporter import Reporter, SilentReporter
+from aligncli.engine.run_folder import RunFolder, write_json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics in percent (NaN where undefined), AP per class where asked for, and how they were made."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, float]
+    num_images: int
+    seconds: float  # detection and scoring
+    evaluator: str
+    detections: list[dict[str, Any]] = field(repr=False)  # COCO's result format, pixels of the original images
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data without the detections; NaN becomes None."""
+        return {
+            "metrics": without_nan(self.metrics),
+            "per_class": without_nan(self.per_class),
+            "num_images": self.num_images,
+            "num_detections": len(self.detections),
+            "seconds": round(self.seconds, 2),
+            "evaluator": self.evaluator,
+        }
+
+
+def evaluate_run(
+    run_dir: Path,
+    *,
+    data: Path | None = None,
+    split: Split = "val",
+    device: str = "cpu",
+    evaluator: Evaluator | None = None,
+    per_class: bool = False,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Evaluate a run's newest weights on its own data, or on `data` (a COCO folder with the same classes).
+
+    The run's own validation split rewrites its results.json and evaluation.json; anything else leaves
+    the run folder as it is. Raises CheckpointError, DataError, DeviceError.
+    """
+    loaded = load_run(run_dir, device=device)
+    changes: dict[str, object] = {} if evaluator is None else {"evaluation.evaluator": evaluator}
+    if data is not None:
+        changes["data"] = {"kind": "coco", "root": str(data)}
+    recipe = loaded.recipe.changed(changes)
+    dataset = build_dataset(recipe, split)
+    require_same_categories(loaded.categories, dataset.categories, source=str(data or f"data of {run_dir}"))
+    evaluation = evaluate_model(
+        loaded.model,
+        dataset,
+        recipe,
+        device=device,
+        per_class=per_class,
+        reporter=reporter or SilentReporter(),
+    )
+    if data is None and split == "val":
+        write_evaluation(RunFolder(run_dir), evaluation)
+    return evaluation
+
+
+def evaluate_model(
+    model: nn.Module,
+    dataset: DetectionDataset,
+    recipe: Recipe,
+    *,
+    device: str,
+    per_class: bool = False,
+    reporter: Reporter,
+) -> Evaluation:
+    """Detect on every image of `dataset` and score with the recipe's evaluator and area bins."""
+    started = time.monotonic()
+    detections: list[dict[str, Any]] = []
+    for outputs, targets in detect_dataset(model, dataset, recipe, device=device, reporter=reporter):
+        detections.extend(to_coco_results(outputs, targets, dataset.categories))
+    scored = compute_metrics(
+        dataset.ground_truth(),
+        detections,
+        evaluator=recipe.evaluation.evaluator,
+        area_bins=recipe.evaluation.area_bins,
+        per_class=per_class,
+    )
+    return Evaluation(
+        metrics=scored.values,
+        per_class=scored.per_class,
+        num_images=len(dataset),
+        seconds=time.monotonic() - started,
+        evaluator=scored.evaluator,
+        detections=detections,
+    )
+
+
+def write_evaluation(run: RunFolder, evaluation: Evaluation) -> None:
+    """Write results.json and evaluation.json of a run."""
+    write_json(run.results_path, evaluation.detections, indent=None)
+    write_json(run.evaluation_path, evaluation.to_json())
+
+
+def without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,103 @@
+"""From images to detections: devices and precision, whole data sets, and a user's own files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from aligncli.build import build_model
+from aligncli.config import Recipe
+from aligncli.data.dataset import Categories, DetectionDataset, Target
+from aligncli.data.images import image_tensor, open_image
+from aligncli.data.loader import eval_loader
+from aligncli.data.transforms import resize_image
+from aligncli.engine.checkpoint import load_weights, restore_model
+from aligncli.engine.reporter import Reporter
+from aligncli.engine.run_folder import RunFolder
+from aligncli.errors import DeviceError
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained detector in evaluation mode, with what is needed to use it."""
+
+    recipe: Recipe
+    model: nn.Module
+    categories: Categories
+
+
+def load_run(run_dir: Path, *, device: str = "cpu") -> LoadedRun:
+    """The newest weights of a run folder. Raises CheckpointError, DeviceError."""
+    check_device(device)
+    run = RunFolder(run_dir)
+    recipe, categories = run.read_recipe(), run.read_categories()
+    model = build_model(recipe, num_classes=len(categories.names))
+    restore_model(model, load_weights(run.weights_path), source=run.weights_path)
+    return LoadedRun(recipe, model.to(device).to(memory_format=torch.channels_last).eval(), categories)
+
+
+@torch.inference_mode()
+def detect_dataset(
+    model: nn.Module, dataset: DetectionDataset, recipe: Recipe, *, device: str, reporter: Reporter
+) -> Iterator[tuple[list[dict[str, Tensor]], list[Target]]]:
+    """Detections and targets, batch by batch in index order, on the CPU; boxes in network-input pixels."""
+    model.eval()
+    done = 0
+    for images, targets in eval_loader(dataset, recipe.input, batch_size=recipe.evaluation.batch_size):
+        with autocast(device, recipe.schedule.amp):
+            outputs = model([to_unit_range(image, device) for image in images])
+        done += len(images)
+        reporter.evaluation(done=done, total=len(dataset))
+        yield [{name: value.cpu() for name, value in output.items()} for output in outputs], targets
+
+
+@torch.inference_mode()
+def predict_images(
+    run: LoadedRun, paths: Sequence[Path], *, device: str = "cpu", score_threshold: float = 0.3
+) -> Iterator[tuple[Path, Image.Image, dict[str, Tensor]]]:
+    """Detections on a user's files, one at a time.
+
+    Yields the path, the upright RGB image and {"boxes", "scores", "labels"} with boxes in its pixels.
+    Raises DataError for a file that cannot be read.
+    """
+    for path in paths:
+        original = open_image(path)
+        size = run.recipe.input
+        image, scale = resize_image(
+            image_tensor(original), short_side=size.max_short_side, long_side=size.long_side
+        )
+        output = run.model([to_unit_range(image, device)])[0]
+        kept = output["scores"] >= score_threshold
+        output = {name: value[kept].cpu() for name, value in output.items()}
+        output["boxes"] = output["boxes"] / torch.tensor([*scale, *scale])
+        yield path, original, output
+
+
+def to_unit_range(image: Tensor, device: str) -> Tensor:
+    """uint8 (3, h, w) to float32 0..1 on the device; it travels there as bytes."""
+    return image.to(device, non_blocking=True).float().div_(255.0)
+
+
+def autocast(device: str, amp: str) -> AbstractContextManager[object]:
+    """Mixed precision as the recipe asks: "none", "bf16" or "fp16"."""
+    if amp == "none":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=AMP_DTYPES[amp])
+
+
+def check_device(device: str, *, amp: str = "none") -> None:
+    """Raises DeviceError in one line where this machine lacks the device."""
+    try:
+        kind = torch.device(device).type
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device {device!r} cannot be used here ({reason}): try --device cpu") from None
+    if amp == "fp16" and kind == "cpu":
+        raise DeviceError("--amp fp16 needs a GPU: on the CPU use --amp bf16, or none")

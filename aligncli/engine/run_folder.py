@@ -1,0 +1,122 @@
+"""The run folder: everything about one training, enough to rebuild, resume, evaluate and compare it.
+
+recipe.json        the resolved recipe
+environment.json   versions, device, threads
+categories.json    class names and their COCO ids, in label order
+metrics.jsonl      one line a logged step, and one an evaluation; no times, so equal runs are equal files
+model.safetensors  the newest weights
+checkpoints/       the newest training states, see checkpoint.py
+results.json       detections in COCO's result format; evaluation.json: the metrics
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aligncli.config import Recipe, parse_recipe
+from aligncli.data.dataset import Categories
+from aligncli.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of a run at `root`."""
+
+    root: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.root / "recipe.json"
+
+    @property
+    def categories_path(self) -> Path:
+        return self.root / "categories.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def results_path(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def evaluation_path(self) -> Path:
+        return self.root / "evaluation.json"
+
+    def create(self, recipe: Recipe, categories: Categories, *, device: str) -> None:
+        """Write what is known before the first step."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_json(self.recipe_path, recipe.model_dump(mode="json"))
+        write_json(self.categories_path, categories.to_json())
+        write_json(self.root / "environment.json", describe_environment(device))
+        self.metrics_path.write_text("")
+
+    def read_recipe(self) -> Recipe:
+        """The resolved recipe. Raises CheckpointError where this is no run folder."""
+        return parse_recipe(read_json(self.recipe_path))
+
+    def read_categories(self) -> Categories:
+        """The classes that the model was trained on."""
+        return Categories.from_json(read_json(self.categories_path))
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def truncate_metrics(self, iteration: int) -> None:
+        """Drop the lines after `iteration`: a resumed run writes them again."""
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= iteration]
+        write_text(self.metrics_path, "".join(kept))
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Versions and hardware, for whoever compares numbers later."""
+    packages = ("aligncli", "torch", "torchvision", "numpy", "pycocotools", "hotcoco")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run. Raises CheckpointError that says which file of which folder is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} holds no {path.name}: expected a run folder made by `aligncli train --out`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file by way of a temporary neighbour and a rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,85 @@
+"""Focal loss on integer labels, and smooth L1 on the positives.
+
+Both are sums over a batch divided by a normaliser; logits (N, R, K), labels (N, R) as in matching.py.
+The focal loss keeps logits and labels for backward and nothing else: torchvision's one-hot formulation
+saves eight tensors of the logits' size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aligncli.boxes import encode_boxes
+from aligncli.matching import IGNORED, Matches
+
+
+def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sum of the sigmoid focal loss (Lin et al. 2017, equation 5) over all rows that are not ignored.
+
+    Args:
+        logits: (..., K) scores before the sigmoid; computed in float32 whatever their dtype.
+        labels: (...) int64: the class 0..K-1, BACKGROUND, or IGNORED (no loss, no gradient).
+
+    Returns a float32 scalar.
+    """
+    loss = _FocalLoss.apply(logits.flatten(0, -2).float(), labels.flatten(), alpha, gamma)
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def box_loss(deltas: Tensor, references: Tensor, matches: Matches, *, beta: float, stds: tuple[float, ...]) -> Tensor:
+    """Sum over positives and coordinates of smooth L1 between predicted and encoded deltas.
+
+    Args:
+        deltas: (N, R, 4) predictions. references: (R, 4) or (N, R, 4), what the deltas are relative to.
+        matches: of the same references. beta: where L1 turns quadratic, in units of deltas.
+    """
+    wanted = encode_boxes(references, matches.boxes, stds)
+    distance = F.smooth_l1_loss(deltas.float(), wanted, beta=beta, reduction="none").sum(dim=-1)
+    return torch.where(matches.positive, distance, 0.0).sum()
+
+
+def loss_normalizer(matches: Matches, rule: str) -> Tensor:
+    """Float32 scalar to divide by: "positives" is max(1, positives), "positives_plus_one" the authors' rule."""
+    positives = matches.positive.sum().float()
+    return positives + 1.0 if rule == "positives_plus_one" else positives.clamp(min=1.0)
+
+
+class _FocalLoss(torch.autograd.Function):
+    """Every class of every row as a negative, then the positives' own class corrected.
+
+    No boolean indexing: its result size would make the host wait for the device at every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        ctx.alpha, ctx.gamma = alpha, gamma
+        negative = (1 - alpha) * _value(logits, gamma)
+        loss = torch.where(labels != IGNORED, negative.sum(dim=-1), 0.0)
+        own = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+        correction = alpha * _value(-own, gamma) - (1 - alpha) * _value(own, gamma)
+        return (loss + torch.where(labels >= 0, correction, 0.0)).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, labels = ctx.saved_tensors
+        grad = (1 - ctx.alpha) * _slope(logits, ctx.gamma)
+        grad.masked_fill_((labels == IGNORED)[:, None], 0.0)
+        own = labels.clamp(min=0)[:, None]
+        positive = -ctx.alpha * _slope(-logits.gather(1, own), ctx.gamma)
+        grad.scatter_(1, own, torch.where(labels[:, None] >= 0, positive, grad.gather(1, own)))
+        return grad.mul_(grad_outputs[0]), None, None, None
+
+
+def _value(logits: Tensor, gamma: float) -> Tensor:
+    """The loss of a negative without alpha: sigmoid(x)**gamma * softplus(x)."""
+    return logits.sigmoid().pow(gamma) * F.softplus(logits)
+
+
+def _slope(logits: Tensor, gamma: float) -> Tensor:
+    """Derivative of `_value`."""
+    probability = logits.sigmoid()
+    return probability.pow(gamma) * (gamma * (1 - probability) * F.softplus(logits) + probability)

@@ -1,0 +1,152 @@
+"""Which anchor learns which ground truth, for a whole batch at once.
+
+Memory is bounded: IoUs are computed for a slice of the anchors at a time, so a thousand ground truths
+an image do not blow up. Boxes are xyxy pixels of the network input.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from aligncli.boxes import box_areas, pairwise_intersection
+
+BACKGROUND = -1
+IGNORED = -2
+
+# 4 M IoUs a slice: 16 MB an intermediate tensor, large enough to hide the loop on every device.
+MAX_IOUS = 1 << 22
+# Anchors with more than this share of themselves inside a crowd region are nobody's negatives.
+CROWD_COVER = 0.5
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The targets of a batch, padded to the image with most objects.
+
+    boxes (N, G, 4), labels (N, G), objects (N, G) bool: a real object; crowds (N, G) bool or None when
+    the batch holds none. Padding is in neither mask; its boxes have unit sides, so encodings stay finite.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    objects: Tensor
+    crowds: Tensor | None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """labels (N, R): class 0..K-1, BACKGROUND or IGNORED. boxes (N, R, 4): where positive, the box to learn."""
+
+    labels: Tensor
+    boxes: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """(N, R) bool."""
+        return self.labels >= 0
+
+
+def pad_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> GroundTruth:
+    """Stack targets with "boxes" (G, 4), "labels" (G,) and, optionally, "crowd" (G,) bool."""
+    boxes = pad_sequence([target["boxes"] for target in targets], batch_first=True).float()
+    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
+    counts = torch.tensor([len(target["boxes"]) for target in targets], device=boxes.device)
+    real = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
+    crowds = None
+    if any("crowd" in target and bool(target["crowd"].any()) for target in targets):
+        flags = [target.get("crowd", torch.zeros_like(target["labels"], dtype=torch.bool)) for target in targets]
+        crowds = pad_sequence(flags, batch_first=True)
+    boxes[~real] = boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
+    objects = real if crowds is None else real & ~crowds
+    return GroundTruth(
+        boxes.to(device, non_blocking=True),
+        labels.to(device, non_blocking=True),
+        objects.to(device, non_blocking=True),
+        None if crowds is None else crowds.to(device, non_blocking=True),
+    )
+
+
+class Matcher:
+    """Max-IoU assignment (RetinaNet's; thresholds per head are Table 5).
+
+    Args:
+        foreground: IoU from which an anchor is positive for its best ground truth.
+        background: IoU below which it is negative; between the two it is ignored.
+        low_quality: also make each ground truth's best anchor positive, whatever its IoU (if above zero).
+            As in torchvision and detectron2, that anchor learns its own best ground truth.
+    """
+
+    def __init__(self, *, foreground: float, background: float, low_quality: bool) -> None:
+        if background > foreground:
+            raise ValueError(
+                f"matcher.background is {background}, above matcher.foreground {foreground}: "
+                "the background threshold must not exceed the foreground threshold"
+            )
+        self.foreground = foreground
+        self.background = background
+        self.low_quality = low_quality
+
+    @torch.no_grad()
+    def __call__(self, anchors: Tensor, truth: GroundTruth) -> Matches:
+        """Match anchors (R, 4), shared by all images, or (N, R, 4), one set an image."""
+        num_images, num_truths = truth.labels.shape
+        num_anchors = anchors.shape[-2]
+        if num_truths == 0:
+            labels = torch.full((num_images, num_anchors), BACKGROUND, device=anchors.device)
+            return Matches(labels, anchors.expand(num_images, -1, -1))
+        slices = [
+            _match_slice(part, truth) for part in anchors.split(max(1, MAX_IOUS // (num_images * num_truths)), dim=-2)
+        ]
+        best_iou = torch.cat([part.best_iou for part in slices], dim=1)
+        best_truth = torch.cat([part.best_truth for part in slices], dim=1)
+        labels = truth.labels.gather(1, best_truth)
+        positive = best_iou >= self.foreground
+        if self.low_quality:
+            positive |= _best_anchors(slices, num_anchors)
+        ignored = best_iou >= self.background
+        if truth.crowds is not None:
+            ignored |= torch.cat([part.crowd_cover for part in slices], dim=1) > CROWD_COVER
+        labels = torch.where(positive, labels, torch.where(ignored, IGNORED, BACKGROUND))
+        boxes = truth.boxes.gather(1, best_truth[..., None].expand(-1, -1, 4))
+        return Matches(labels, boxes)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    best_iou: Tensor  # (N, r) over ground truths
+    best_truth: Tensor  # (N, r)
+    truth_iou: Tensor  # (N, G) over the anchors of this slice
+    truth_anchor: Tensor  # (N, G)
+    crowd_cover: Tensor  # (N, r) share of the anchor inside a crowd region
+
+
+def _match_slice(anchors: Tensor, truth: GroundTruth) -> _Slice:
+    intersection = pairwise_intersection(anchors, truth.boxes)  # (N, r, G)
+    areas = box_areas(anchors)[..., :, None]
+    crowd_cover = areas.new_zeros(())
+    if truth.crowds is not None:
+        cover = intersection / areas.clamp(min=1e-9)
+        crowd_cover = cover.masked_fill(~truth.crowds[:, None], 0.0).amax(dim=-1)
+    union = areas + box_areas(truth.boxes)[:, None, :] - intersection
+    # Padding and crowds get IoU -1, below every threshold.
+    iou = (intersection / union).masked_fill(~truth.objects[:, None], -1.0)
+    return _Slice(*iou.max(dim=2), *iou.max(dim=1), crowd_cover)
+
+
+def _best_anchors(slices: Sequence[_Slice], num_anchors: int) -> Tensor:
+    """(N, R) bool: is this anchor the best one of some ground truth, with IoU above zero?"""
+    iou, part = torch.stack([piece.truth_iou for piece in slices]).max(dim=0)  # (N, G)
+    first = 0
+    candidates = []
+    for piece in slices:
+        candidates.append(piece.truth_anchor + first)
+        first += piece.best_iou.shape[1]
+    anchor = torch.stack(candidates).gather(0, part[None])[0]
+    best = torch.zeros(iou.shape[0], num_anchors + 1, dtype=torch.bool, device=iou.device)
+    # Padding and ground truths that no anchor touches write into a spare last column.
+    best.scatter_(1, torch.where(iou > 0, anchor, num_anchors), True)
+    return best[:, :num_anchors]

@@ -1,0 +1,74 @@
+"""Backbones: feature maps C2..C5 with strides 4, 8, 16, 32.
+
+ResNet-50/101 and ResNeXt-101-32x8d are torchvision's; `TinyResNet` is the small-scale stand-in
+(docs/results say at which scale). Frozen as in section 5.1: stem and conv2_x, and all batch norms.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+
+class Backbone(nn.Module):
+    """Stem and four stages, returning every stage's map.
+
+    Args:
+        stem, stages: modules; stage s (2..5) ends at stride 2**s.
+        channels: output channels of the four stages.
+        frozen_stages: how many of (stem, stage 2, ..., stage 5) do not train; 2 is the paper's choice.
+    """
+
+    def __init__(
+        self, *, stem: nn.Module, stages: Sequence[nn.Module], channels: Sequence[int], frozen_stages: int
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.channels: dict[int, int] = dict(zip((2, 3, 4, 5), channels, strict=True))
+        for part in (stem, *stages)[:frozen_stages]:
+            part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Normalised images (N, 3, H, W) to {level: (N, C, H / 2**level, W / 2**level)} for levels 2..5."""
+        maps = {}
+        x = self.stem(images)
+        for level, stage in zip(self.channels, self.stages, strict=True):
+            x = stage(x)
+            maps[level] = x
+        return maps
+
+
+def resnet_backbone(name: str, *, frozen_stages: int, frozen_norm: bool) -> Backbone:
+    """torchvision's `resnet50`, `resnet101` or `resnext101_32x8d` without its classifier, random weights."""
+    network: ResNet = getattr(torchvision.models, name)(weights=None, norm_layer=_norm_layer(frozen_norm))
+    return Backbone(
+        stem=nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool),
+        stages=(network.layer1, network.layer2, network.layer3, network.layer4),
+        channels=(256, 512, 1024, 2048),
+        frozen_stages=frozen_stages,
+    )
+
+
+def tiny_backbone(widths: Sequence[int], *, frozen_stages: int, frozen_norm: bool) -> Backbone:
+    """One basic block a stage behind a 3x3 stride-2 stem: widths of stem and stages 2..5."""
+    norm = _norm_layer(frozen_norm)
+    stem = nn.Sequential(
+        nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False), norm(widths[0]), nn.ReLU(inplace=True)
+    )
+    stages = []
+    for previous, width in pairwise(widths):
+        shortcut = nn.Sequential(nn.Conv2d(previous, width, 1, stride=2, bias=False), norm(width))
+        stages.append(BasicBlock(previous, width, stride=2, downsample=shortcut, norm_layer=norm))
+    backbone = Backbone(stem=stem, stages=stages, channels=widths[1:], frozen_stages=frozen_stages)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return backbone
+
+
+def _norm_layer(frozen: bool) -> type[nn.Module]:
+    return FrozenBatchNorm2d if frozen else nn.BatchNorm2d

@@ -1,0 +1,81 @@
+"""RetinaNet's head: two convolution towers and two predictors, shared by all levels.
+
+Outputs are flattened a level to (N, H * W * A, K): row-major cells, then anchors, as in anchors.py.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+PRIOR_PROBABILITY = 0.01  # a fresh classifier says "1 % object", or the focal loss starts unstable
+
+
+class DenseHead(nn.Module):
+    """Class logits and box deltas of A anchors a cell.
+
+    Args:
+        num_convs, tower_channels, norm: of each tower; norm "group" is GroupNorm with 8 channels a group.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_classes: int,
+        num_anchors: int,
+        num_convs: int,
+        tower_channels: int,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        width = tower_channels if num_convs else in_channels
+        self.num_classes = num_classes
+        self.class_tower = conv_stack(in_channels, tower_channels, num_convs=num_convs, kernel_size=3, norm=norm)
+        self.box_tower = conv_stack(in_channels, tower_channels, num_convs=num_convs, kernel_size=3, norm=norm)
+        self.class_predictor = nn.Conv2d(width, num_anchors * num_classes, 3, padding=1)
+        self.box_predictor = nn.Conv2d(width, num_anchors * 4, 3, padding=1)
+        init_head(self, self.class_predictor)
+
+    def classify(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (N, H * W * A, K), one tensor a level."""
+        return [flatten_cells(self.class_predictor(self.class_tower(x)), self.num_classes) for x in features]
+
+    def regress(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Box deltas (N, H * W * A, 4), one tensor a level."""
+        return [flatten_cells(self.box_predictor(self.box_tower(x)), 4) for x in features]
+
+
+def conv_stack(in_channels: int, channels: int, *, num_convs: int, kernel_size: int, norm: str) -> nn.Sequential:
+    """`num_convs` times convolution, optional GroupNorm, ReLU; the identity when `num_convs` is 0."""
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        layers.append(nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=norm == "none"))
+        layers.extend(norm_and_activation(channels, norm))
+        in_channels = channels
+    return nn.Sequential(*layers)
+
+
+def norm_and_activation(channels: int, norm: str) -> list[nn.Module]:
+    """ReLU, behind a GroupNorm with 8 channels a group where `norm` is "group"."""
+    relu = nn.ReLU(inplace=True)
+    return [nn.GroupNorm(max(1, channels // 8), channels), relu] if norm == "group" else [relu]
+
+
+def flatten_cells(x: Tensor, values: int) -> Tensor:
+    """(N, A * values, H, W) to (N, H * W * A, values)."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
+
+
+def init_head(head: nn.Module, class_predictor: nn.Conv2d) -> None:
+    """Gaussian with sigma .01 for weights, zero biases, the prior for classes (section 5.1)."""
+    for module in head.modules():
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
+            nn.init.normal_(weight, std=0.01)
+            if isinstance(bias, nn.Parameter):
+                nn.init.zeros_(bias)
+    with torch.no_grad():
+        assert class_predictor.bias is not None
+        class_predictor.bias.fill_(-math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))

@@ -1,0 +1,66 @@
+"""Necks: a feature pyramid (Lin et al. 2017) with any levels, or one level of it (Tables 1 and 2).
+
+Level l has stride 2**l. P6 is a 3x3 stride-2 convolution on C5 and P7 one on relu(P6), as in RetinaNet.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral 1x1, nearest-neighbour top-down sum, 3x3 output.
+
+    Args:
+        in_channels: {level: channels} of the backbone's maps.
+        channels: of every output map.
+        levels: increasing and contiguous, for example (3, 4, 5, 6, 7), or one level such as (4,).
+        top_down: whether coarser backbone stages are merged into finer levels.
+    """
+
+    def __init__(
+        self, in_channels: Mapping[int, int], *, channels: int, levels: Sequence[int], top_down: bool = True
+    ) -> None:
+        super().__init__()
+        if list(levels) != list(range(levels[0], levels[-1] + 1)):
+            raise ValueError(f"neck.levels is {tuple(levels)}: levels must be contiguous, for example (3, 4, 5)")
+        top = max(in_channels)
+        self.levels = tuple(levels)
+        self.lateral_levels = range(levels[0], top + 1) if top_down else range(levels[0], min(levels[-1], top) + 1)
+        self.top_down = top_down
+        self.laterals = nn.ModuleDict(
+            {str(level): nn.Conv2d(in_channels[level], channels, 1) for level in self.lateral_levels}
+        )
+        self.outputs = nn.ModuleDict(
+            {str(level): nn.Conv2d(channels, channels, 3, padding=1) for level in levels if level <= top}
+        )
+        self.extras = nn.ModuleDict()
+        for level in range(top + 1, levels[-1] + 1):
+            source = in_channels[top] if level == top + 1 else channels
+            self.extras[str(level)] = nn.Conv2d(source, channels, 3, stride=2, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # He initialisation, section 5.1; a=1: no ReLU follows
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a cell of each output map."""
+        return tuple(2**level for level in self.levels)
+
+    def forward(self, maps: Mapping[int, Tensor]) -> list[Tensor]:
+        """{level: (N, C, H, W)} to one (N, channels, H, W) map for each of `levels`."""
+        merged: dict[int, Tensor] = {}
+        for level in reversed(self.lateral_levels):
+            lateral = self.laterals[str(level)](maps[level])
+            if self.top_down and level + 1 in merged:
+                lateral = lateral + F.interpolate(merged[level + 1], size=lateral.shape[-2:], mode="nearest")
+            merged[level] = lateral
+        pyramid = {int(level): output(merged[int(level)]) for level, output in self.outputs.items()}
+        coarsest = maps[max(maps)]
+        for level, convolution in self.extras.items():
+            coarsest = convolution(coarsest)
+            pyramid[int(level)] = coarsest
+            coarsest = F.relu(coarsest)
+        return [pyramid[level] for level in self.levels]

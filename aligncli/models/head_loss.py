@@ -1,0 +1,34 @@
+"""The loss of a dense head: focal over classes, smooth L1 over boxes, one normaliser (section 5.1)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aligncli.losses import box_loss, focal_loss, loss_normalizer
+from aligncli.matching import GroundTruth, Matcher
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """Matching and loss settings of one head; AlignDet has two of them with different thresholds (Table 5)."""
+
+    matcher: Matcher
+    focal_alpha: float
+    focal_gamma: float
+    smooth_l1_beta: float
+    normalizer: str
+    weight: float
+    box_stds: tuple[float, float, float, float]
+
+    def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Class loss and box loss, scalars.
+
+        Args:
+            logits: (N, R, K). deltas: (N, R, 4), relative to references.
+            references: (R, 4) or (N, R, 4) xyxy pixels: predefined anchors, or refined ones.
+        """
+        matches = self.matcher(references, truth)
+        scale = self.weight / loss_normalizer(matches, self.normalizer)
+        classes = focal_loss(logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        boxes = box_loss(deltas, references, matches, beta=self.smooth_l1_beta, stds=self.box_stds)
+        return classes * scale, boxes * scale

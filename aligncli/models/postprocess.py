@@ -1,0 +1,79 @@
+"""From dense predictions to detections: score cut, top candidates a level, decode, class-wise NMS.
+
+Section 5.1: scores above .05, 1000 candidates a level, NMS at IoU .5, 100 detections an image.
+The order matters for speed: top-k runs on logits, and only the survivors are decoded.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from aligncli.boxes import clip_boxes, decode_boxes
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One level: logits (N, R, K), deltas (N, R, 4), and what they refer to: (R, 4) or (N, R, 4) boxes."""
+
+    logits: Tensor
+    deltas: Tensor
+    references: Tensor
+    stds: tuple[float, float, float, float]
+
+
+class Postprocess(nn.Module):
+    """Candidates of all levels to a list of {"boxes" (D, 4), "scores" (D,), "labels" (D,)} an image."""
+
+    def __init__(
+        self,
+        *,
+        score_threshold: float,
+        candidates_per_level: int,
+        nms_threshold: float,
+        detections_per_image: int,
+    ) -> None:
+        super().__init__()
+        self.logit_threshold = logit(score_threshold)
+        self.candidates_per_level = candidates_per_level
+        self.nms_threshold = nms_threshold
+        self.detections_per_image = detections_per_image
+
+    def forward(self, levels: Sequence[Candidates], sizes: Tensor) -> list[dict[str, Tensor]]:
+        """`sizes` (N, 2): image heights and widths in pixels, to which boxes are clipped."""
+        best = [self._top(level) for level in levels]
+        logits, labels = (torch.cat([part[i] for part in best], dim=1) for i in (0, 1))
+        boxes = clip_boxes(torch.cat([part[2] for part in best], dim=1), sizes)
+        image, row = (logits > self.logit_threshold).nonzero(as_tuple=True)
+        boxes, scores, labels = boxes[image, row], logits[image, row].sigmoid(), labels[image, row]
+        # One NMS for the batch: group = image and class. It tells groups apart by shifting their boxes,
+        # which in float32 would cost small boxes their fraction of a pixel.
+        group = image * (int(labels.max()) + 1 if len(labels) else 1) + labels
+        kept = batched_nms(boxes.double(), scores.double(), group, self.nms_threshold)
+        image, boxes, scores, labels = image[kept], boxes[kept], scores[kept], labels[kept]
+        detections = []
+        for index in range(len(sizes)):
+            mine = (image == index).nonzero().squeeze(1)[: self.detections_per_image]
+            detections.append({"boxes": boxes[mine], "scores": scores[mine], "labels": labels[mine]})
+        return detections
+
+    def _top(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        """The best candidates of a level: logits (N, T), labels (N, T), decoded boxes (N, T, 4)."""
+        num_classes = level.logits.shape[-1]
+        flat = level.logits.flatten(1).float()
+        logits, index = flat.topk(min(self.candidates_per_level, flat.shape[1]), dim=1)
+        row, labels = index // num_classes, index % num_classes
+        references = level.references.expand(len(flat), -1, -1)
+        chosen = row[..., None].expand(-1, -1, 4)
+        deltas = level.deltas.float().gather(1, chosen)
+        return logits, labels, decode_boxes(references.gather(1, chosen), deltas, level.stds)
+
+
+def logit(probability: float) -> float:
+    """Inverse of the sigmoid; minus infinity at 0, infinity at 1."""
+    if probability <= 0:
+        return -math.inf
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))

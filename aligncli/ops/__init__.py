@@ -1,0 +1,16 @@
+"""Operators: RoIConv, and the geometry that it shares with convolution and RoIAlign (section 4 of the paper)."""
+
+from aligncli.ops.backend import BACKENDS, Backend, choose_backend
+from aligncli.ops.offsets import implicit_rois, roi_offsets, sampling_points
+from aligncli.ops.roi_conv import RoIConv2d, roi_conv
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "RoIConv2d",
+    "choose_backend",
+    "implicit_rois",
+    "roi_conv",
+    "roi_offsets",
+    "sampling_points",
+]

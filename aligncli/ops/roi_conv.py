@@ -1,0 +1,336 @@
+"""RoIConv (section 4.2): a convolution whose taps are read inside a box instead of around a cell.
+
+The operator `aligncli::roi_conv` with its fake kernel, gradient and FLOP formula; `roi_conv`, which checks and
+dispatches; `RoIConv2d`, the module. Boxes are xyxy in pixels of the network input; the point (x, y) of the
+input is (x / S, y / S) in cells of a map with stride S, whose cell (X, Y) has its centre at (X + .5, Y + .5).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from aligncli.ops import portable, reference
+from aligncli.ops.backend import choose_backend
+from aligncli.ops.offsets import kernel_pair
+
+
+@overload
+def roi_conv(
+    features: Tensor,
+    boxes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: float,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def roi_conv(
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Sequence[float],
+    backend: str = "auto",
+) -> list[Tensor]: ...
+
+
+def roi_conv(
+    features: Tensor | Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: float | Sequence[float],
+    backend: str = "auto",
+) -> Tensor | list[Tensor]:
+    """RoIAlign with kh x kw bins and one sample a bin, then a linear layer, for R boxes an image.
+
+    features: (N, C, H, W), float64, float32, bfloat16 or float16; channels_last memory is read in place.
+    boxes: (N, R, 4) xyxy pixels, any number and any values; read in float32 (float64 for float64 features).
+        Outside the map the features are zero, and a point that is not finite reads zero.
+    weight, bias: (O, C, kh, kw) and (O,) as in conv2d, in the features' dtype. stride: pixels a cell.
+    Returns (N, R, O). Features, boxes and stride may be equally long sequences, the levels of a pyramid that
+    share the weight: then a list with one (N, R_l, O) a level. They are views of one tensor, so autograd
+    does not let them be changed in place.
+
+    Gradients reach features, weight, bias and boxes, once: there is no double backward. Under autocast
+    features, weight and bias are cast, boxes are not. `backend` is auto, portable or reference.
+    Raises ValueError for shapes and dtypes that do not fit, RecipeError for an unknown backend.
+    """
+    if isinstance(features, Tensor) and isinstance(boxes, Tensor) and not isinstance(stride, Sequence):
+        (output,) = _roi_conv_levels([features], [boxes], weight, bias, [stride], backend)
+        return output
+    if isinstance(features, Tensor) or isinstance(boxes, Tensor) or not isinstance(stride, Sequence):
+        raise ValueError("roi_conv: features, boxes and stride must be all single or all sequences")
+    return _roi_conv_levels(list(features), list(boxes), weight, bias, stride, backend)
+
+
+def _roi_conv_levels(
+    features: list[Tensor],
+    boxes: list[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[float],
+    backend: str,
+) -> list[Tensor]:
+    if not len(features) == len(boxes) == len(stride) > 0:
+        raise ValueError(
+            "roi_conv: features, boxes and stride must be equally long and not empty, "
+            f"got {len(features)}, {len(boxes)} and {len(stride)}"
+        )
+    features, weight, bias = _cast_for_autocast(features, weight, bias)
+    strides = [float(one) for one in stride]
+    _check_weight(weight, bias)
+    for level, level_boxes, level_stride in zip(features, boxes, strides):
+        _check_level(level, level_boxes, weight, level_stride)
+    if choose_backend(backend).name == "reference":
+        rows = reference.forward(features, boxes, weight, bias, strides)
+    else:
+        rows = _roi_conv(features, boxes, weight, bias, strides)
+    shapes = [(level.shape[0], level.shape[1], weight.shape[0]) for level in boxes]
+    if len(shapes) == 1:
+        return [rows.view(shapes[0])]
+    parts = rows.split([num_images * num_rois for num_images, num_rois, _ in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes)]
+
+
+def _cast_for_autocast(
+    features: list[Tensor], weight: Tensor, bias: Tensor | None
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    device_type = weight.device.type
+    # Autocast leaves float64 alone everywhere.
+    if not torch.is_autocast_enabled(device_type) or weight.dtype == torch.float64:
+        return features, weight, bias
+    dtype = torch.get_autocast_dtype(device_type)
+    features = [level.to(dtype) for level in features]
+    return features, weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
+    if weight.dim() != 4 or 0 in weight.shape:
+        raise ValueError(f"roi_conv: weight must be (O, C, kh, kw), none of them 0, got {tuple(weight.shape)}")
+    if not weight.is_floating_point():
+        raise ValueError(f"roi_conv: weight must be floating point, got {weight.dtype}")
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        raise ValueError(
+            f"roi_conv: bias must be ({weight.shape[0]},) in weight's {weight.dtype}, "
+            f"got {tuple(bias.shape)} in {bias.dtype}"
+        )
+
+
+def _check_level(features: Tensor, boxes: Tensor, weight: Tensor, stride: float) -> None:
+    if features.dim() != 4 or 0 in features.shape[1:]:
+        raise ValueError(f"roi_conv: features must be (N, C, H, W), only N may be 0, got {tuple(features.shape)}")
+    if features.shape[1] != weight.shape[1]:
+        raise ValueError(f"roi_conv: features have {features.shape[1]} channels and weight takes {weight.shape[1]}")
+    if features.dtype != weight.dtype:
+        raise ValueError(f"roi_conv: features are {features.dtype} and weight is {weight.dtype}; cast one of them")
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != features.shape[0]:
+        raise ValueError(f"roi_conv: boxes must be ({features.shape[0]}, R, 4), got {tuple(boxes.shape)}")
+    if not boxes.is_floating_point():
+        raise ValueError(f"roi_conv: boxes must be floating point, got {boxes.dtype}")
+    if not stride > 0:
+        raise ValueError(f"roi_conv: stride must be positive pixels a cell, got {stride}")
+
+
+# ---------------------------------------------------------------- the operator
+
+# One tensor with the rows of all levels comes back, so that a backend can multiply across levels.
+
+
+@torch.library.custom_op("aligncli::roi_conv", mutates_args=())
+def _roi_conv(
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[float],
+) -> Tensor:
+    with torch.autocast(weight.device.type, enabled=False):
+        return portable.forward(features, boxes, weight, bias, strides)
+
+
+@torch.library.register_fake("aligncli::roi_conv")
+def _(
+    _features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    weight: Tensor,
+    _bias: Tensor | None,
+    _strides: Sequence[float],
+) -> Tensor:
+    return weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
+
+
+@torch.library.custom_op("aligncli::roi_conv_backward", mutates_args=())
+def _roi_conv_backward(
+    grad: Tensor,
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    weight: Tensor,
+    strides: Sequence[float],
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """`needs` has a flag for each features, each boxes and weight; returns those gradients, in that order."""
+    # Backward may run under an autocast that forward did not run under.
+    with torch.autocast(weight.device.type, enabled=False):
+        return portable.backward(grad, features, boxes, weight, strides, needs)
+
+
+@torch.library.register_fake("aligncli::roi_conv_backward")
+def _(
+    _grad: Tensor,
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    weight: Tensor,
+    _strides: Sequence[float],
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    gradients = []
+    for tensor, needed in zip([*features, *boxes, weight], needs, strict=True):
+        if needed and tensor.dim() == 4:  # features and weight have channels-last gradients
+            size, channels, height, width = tensor.shape
+            gradients.append(tensor.new_empty(size, height, width, channels).permute(0, 3, 1, 2))
+        elif needed:
+            gradients.append(tensor.new_empty(tensor.shape))
+    return gradients
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (passed by name)
+    features, boxes, weight, _, strides = inputs
+    ctx.save_for_backward(*features, *boxes, weight)
+    ctx.strides = strides
+
+
+def _roi_conv_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    num_levels = len(ctx.strides)
+    *levels, weight = ctx.saved_tensors
+    features, boxes = levels[:num_levels], levels[num_levels:]
+    needs_features, needs_boxes, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    needs = [*needs_features, *needs_boxes, needs_weight]
+    # A graph with the bias alone to train still gets here, and then there is nothing to gather.
+    found = iter(_roi_conv_backward(grad, features, boxes, weight, ctx.strides, needs) if any(needs) else [])
+    gradients = [next(found) if needed else None for needed in needs]
+    grad_bias = grad.sum(0) if needs_bias else None
+    return gradients[:num_levels], gradients[num_levels:-1], gradients[-1], grad_bias, None
+
+
+def _refuse_double_backward(_ctx: Any, *_grads: Any) -> None:
+    raise RuntimeError("RoIConv has no double backward: differentiate it once, without create_graph=True")
+
+
+torch.library.register_autograd("aligncli::roi_conv", _roi_conv_gradients, setup_context=_save_inputs)
+torch.library.register_autograd("aligncli::roi_conv_backward", _refuse_double_backward)
+
+
+@register_flop_formula(torch.ops.aligncli.roi_conv)
+def _count_flops(_features: Any, boxes: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """The matrix product's, as for conv2d; gathering is not counted, as im2col is not."""
+    return 2 * sum(num_images * num_rois for num_images, num_rois, _ in boxes) * math.prod(weight)
+
+
+@register_flop_formula(torch.ops.aligncli.roi_conv_backward)
+def _count_backward_flops(
+    _grad: Any, features: Any, boxes: Any, weight: Any, _strides: Any, needs: Sequence[bool], **_: Any
+) -> int:
+    num_levels = len(boxes)
+    flops = 0
+    for level in range(num_levels):
+        num_products = (needs[level] or needs[num_levels + level]) + needs[-1]
+        flops += num_products * _count_flops(features, boxes[level : level + 1], weight)
+    return flops
+
+
+# ---------------------------------------------------------------- the module
+
+
+class RoIConv2d(nn.Module):
+    """RoIConv in the place of a convolution: `nn.Conv2d`'s parameters, one output for each box.
+
+    in_channels, out_channels, bias, device, dtype: as in nn.Conv2d, initialised alike. kernel_size: (kh, kw), or
+    one number for both. stride: of the feature map, in pixels of the network input a cell; or a sequence of
+    them, one a level, and the module then takes the levels of a pyramid, which share its weight.
+    backend: auto, portable or reference (see `choose_backend`).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: float | Sequence[float],
+        bias: bool = True,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_pair(kernel_size)
+        self.strides = tuple(stride) if isinstance(stride, Sequence) else (stride,)
+        self.backend = backend
+        choose_backend(backend)  # an unknown name should fail here
+        weight = torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """nn.Conv2d's initialisation."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @overload
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def forward(self, features: Tensor | Sequence[Tensor], boxes: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """features: (N, C, H, W); boxes: dense, (N, H, W, 4), or (N, A, H, W, 4) for A a cell; xyxy pixels.
+
+        Returns (N, O, H, W) or (N, A, O, H, W) with channels innermost in memory (channels_last). With a sequence
+        of strides, features and boxes are sequences too, and so is the result.
+        """
+        if isinstance(features, Tensor) and isinstance(boxes, Tensor):
+            (output,) = self._forward_levels([features], [boxes])
+            return output
+        if isinstance(features, Tensor) or isinstance(boxes, Tensor):
+            raise ValueError("RoIConv2d: features and boxes must be both single or both sequences")
+        return self._forward_levels(list(features), list(boxes))
+
+    def _forward_levels(self, features: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+        flat_boxes = [_flatten_grid(level) for level in boxes]
+        levels = _roi_conv_levels(features, flat_boxes, self.weight, self.bias, self.strides, self.backend)
+        return [_unflatten_grid(rows, level) for rows, level in zip(levels, boxes)]
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, strides={self.strides}, "
+            f"bias={self.bias is not None}, backend={self.backend!r}"
+        )
+
+
+def _flatten_grid(boxes: Tensor) -> Tensor:
+    if boxes.dim() not in (4, 5):
+        raise ValueError(f"RoIConv2d: boxes must be (N, H, W, 4) or (N, A, H, W, 4), got {tuple(boxes.shape)}")
+    return boxes.flatten(1, -2)
+
+
+def _unflatten_grid(rows: Tensor, boxes: Tensor) -> Tensor:
+    """(N, R, O) -> (N, O, H, W) or (N, A, O, H, W), without a copy."""
+    return rows.unflatten(1, boxes.shape[1:-1]).movedim(-1, -3)

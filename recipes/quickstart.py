@@ -1,0 +1,18 @@
+"""The recipe of a bare `aligncli train`: AlignDet on shapes in a few minutes on a CPU."""
+
+from __future__ import annotations
+
+from . import small
+from .aligndet_small import RECIPE as ALIGNDET
+
+RECIPE = ALIGNDET.changed(
+    {
+        "name": "quickstart",
+        "summary": "AlignDet on shapes: a few minutes on a CPU",
+        "paper": "Table 6, small",
+        "model.adm": small.ONE_CONV_ADM.model_dump(),
+        "data.num_train": 2000,
+        "schedule.iterations": 400,
+        "schedule.checkpoint_every": 100,
+    }
+)

@@ -1,0 +1,17 @@
+"""RetinaNet on P4 alone, with the FPN's five anchor sizes in every cell (Tables 1 and 2, AP 20.4)."""
+
+from __future__ import annotations
+
+from aligncli.config import AnchorConfig, SingleLevelConfig
+
+from .retinanet_r50 import RECIPE as RETINANET_R50
+
+RECIPE = RETINANET_R50.changed(
+    {
+        "name": "retinanet_r50_p4",
+        "summary": "RetinaNet, ResNet-50, P4 alone, anchors of 32 to 512 pixels",
+        "paper": "Tables 1, 2: AP 20.4",
+        "model.neck": SingleLevelConfig(level=4).model_dump(),
+        "model.anchors": AnchorConfig(scales=(2.0, 4.0, 8.0, 16.0, 32.0), ratios=(1.0,)).model_dump(),
+    }
+)

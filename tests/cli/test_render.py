@@ -1,0 +1,146 @@
+"""Output for people and programs, and progress with and without a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from aligncli.catalog import load_recipe
+from aligncli.cli.render import (
+    LineDisplay,
+    LiveDisplay,
+    Output,
+    ProgressReporter,
+    duration,
+    number,
+    printable,
+)
+from aligncli.engine.reporter import Reporter
+
+RECIPE = load_recipe("quickstart")
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _start(reporter: Reporter, *, first: int = 0) -> None:
+    reporter.start(iterations=100, first=first, recipe=RECIPE, num_parameters=812_000, num_images=2000)
+
+
+def _record(iteration: int, **losses: float) -> dict[str, float]:
+    return {"iteration": iteration, "lr": 0.1, "images_per_second": 80.0, "eta_seconds": 65.0, **losses}
+
+
+def test_json_mode_prints_one_value_and_drops_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(json=True)
+    output.heading("title", "text")
+    output.line("line")
+    output.fields({"name": "value"})
+    output.table(("a", "b"), [("x", "1")])
+    output.note("beside")
+    output.data({"AP": 1.5})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"AP": 1.5}
+    assert captured.err == "beside\n"
+
+
+def test_for_people_there_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    output.data({"AP": 1.5})
+    output.line("line")
+    assert capsys.readouterr().out == "line\n"
+
+
+def test_undefined_metrics_are_null_in_json_and_a_dash_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(json=True).data({"APs": float("nan"), "rows": [{"AP": float("nan")}, (1.0, 2.0)]})
+    assert json.loads(capsys.readouterr().out) == {"APs": None, "rows": [{"AP": None}, [1.0, 2.0]]}
+    assert number(float("nan")) == "-"
+    assert number(37.94) == "37.9"
+
+
+def test_a_long_path_is_not_broken_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/" + "x" * 300
+    Output().line(path)
+    assert capsys.readouterr().out == path + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a\nb", "a b"), ("[bold]", "[bold]"), ("\x1b[2J", "�[2J"), ("a\u202eb", "a�b"), ("ü日", "ü日")],
+)
+def test_printable_text_is_one_line_without_control_codes(text: str, expected: str) -> None:
+    assert printable(text) == expected
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (65, "1:05"), (3599.6, "1:00:00"), (3725, "1:02:05")])
+def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_a_line_comes_now_and_then() -> None:
+    clock, lines = Clock(), []
+    reporter: Reporter = ProgressReporter(LineDisplay(lines.append, clock), clock)
+    _start(reporter)
+    assert lines == ["0.81 M parameters, 2,000 training images, 8 images a step"]
+    lines.clear()
+    for iteration in range(1, 101):
+        clock.now += 0.5
+        reporter.step(_record(iteration, **({"loss": 2.5} if iteration % 10 == 0 else {})))
+    assert lines[0] == "training 1/100  80.0 images/s  ETA 1:05"
+    assert lines[1] == "training 21/100  loss 2.500  80.0 images/s  ETA 1:05"
+    assert lines[-1].startswith("training 100/100")
+    assert len(lines) == 6  # the first, one each ten seconds, the last
+
+
+def test_evaluation_tells_how_long_it_will_take() -> None:
+    clock, lines = Clock(), []
+    reporter = ProgressReporter(LineDisplay(lines.append, clock), clock)
+    for done in (10, 20, 30, 40):
+        reporter.evaluation(done=done, total=40)
+        clock.now += 20
+    assert lines == [
+        "evaluating 10/40  ETA 0:00",
+        "evaluating 20/40  ETA 0:20",
+        "evaluating 30/40  ETA 0:13",
+        "evaluating 40/40",
+    ]
+
+
+def test_a_resumed_run_says_where_it_goes_on() -> None:
+    lines: list[str] = []
+    _start(ProgressReporter(LineDisplay(lines.append)), first=40)
+    assert lines[-1] == "resumed after iteration 40"
+
+
+def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_eta() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, force_interactive=True, width=100, color_system=None)
+    reporter: Reporter = ProgressReporter(LiveDisplay(console))
+    _start(reporter)
+    reporter.step(_record(50, loss=1.25))
+    reporter.evaluation(done=3, total=4)
+    reporter.message("[a message]")
+    reporter.finish()
+    shown = screen.getvalue()
+    for text in ("training", "50/100", "loss 1.250", "80.0 images/s", "ETA 1:05", "evaluating", "3/4", "[a message]"):
+        assert text in shown
+
+
+def test_a_pipe_gets_lines_even_when_colours_are_forced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Output().progress() as reporter:
+        _start(reporter)
+        reporter.step(_record(1))
+    assert "training 1/100" in capsys.readouterr().err

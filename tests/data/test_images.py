@@ -1,0 +1,276 @@
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from aligncli.data.images import UnreadableImageError, file_name_fault, read_image, safe_image_path
+from aligncli.errors import DataError
+
+ORIENTATION = 0x0112
+
+
+def gradient(height=6, width=9):
+    """RGB with every pixel different."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows * 20, columns * 20, rows + columns], axis=2).astype(np.uint8)
+
+
+def encoded(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "webp"])
+def test_pixels_of_lossless_formats_arrive_exactly(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(gradient()).save(path, lossless=True)
+    image = read_image(path)
+    assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 6, 9))
+    np.testing.assert_array_equal(image.permute(1, 2, 0), gradient())
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, gradient()),
+        (2, gradient()[:, ::-1]),
+        (3, gradient()[::-1, ::-1]),
+        (4, gradient()[::-1]),
+        (5, gradient().transpose(1, 0, 2)),
+        (6, np.rot90(gradient(), -1)),
+        (7, gradient()[::-1, ::-1].transpose(1, 0, 2)),
+        (8, np.rot90(gradient(), 1)),
+    ],
+)
+def test_exif_orientation_is_applied(tmp_path, orientation, upright):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(gradient()).save(tmp_path / "a.png", exif=exif)
+    image = read_image(tmp_path / "a.png").permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(image, upright)
+
+
+def test_grey_is_repeated_in_the_three_channels(tmp_path):
+    grey = gradient()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    for channel in read_image(tmp_path / "a.png"):
+        np.testing.assert_array_equal(channel, grey)
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path):
+    deep = (np.arange(54).reshape(6, 9) * 1200).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], deep >> 8)
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    bits = np.arange(54).reshape(6, 9) % 2 == 0
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[1], bits * 255)
+
+
+def test_transparency_is_composited_over_black(tmp_path):
+    rgba = np.full((2, 2, 4), 200, np.uint8)
+    rgba[..., 3] = [[255, 0], [128, 255]]
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image[0], [[200, 0], [100, 200]])
+
+
+def test_a_transparent_palette_entry_is_black(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).convert("P")
+    palette.putpalette([250, 10, 20, 30, 240, 50])
+    palette.save(tmp_path / "a.png", transparency=1)
+    image = read_image(tmp_path / "a.png").permute(1, 2, 0)
+    np.testing.assert_array_equal(image[0], [[250, 10, 20], [0, 0, 0]])
+
+
+def test_a_transparent_colour_of_an_rgb_image_is_black(tmp_path):
+    pixels = np.array([[[1, 2, 3], [9, 8, 7]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=(9, 8, 7))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").permute(1, 2, 0), [[[1, 2, 3], [0, 0, 0]]])
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    inks = np.zeros((16, 16, 4), np.uint8)
+    inks[:, 8:, 0] = 255  # cyan on the right half, paper on the left
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / "a.jpg", quality=100)
+    image = read_image(tmp_path / "a.jpg").to(torch.int64)
+    assert (image[:, 8, 2] > 245).all()
+    assert image[0, 8, 13] < 10
+    assert (image[1:, 8, 13] > 245).all()
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert read_image(tmp_path / "a.webp")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"image .*gone\.png: no such file"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableImageError, match="no such file"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
+def test_something_else_is_not_an_image(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"a\.png"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("extension", ["gif", "tiff", "ppm", "ico"])
+def test_other_formats_are_refused_whatever_their_name(tmp_path, extension):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(gradient(32, 32)), format=extension.upper()))
+    with pytest.raises(UnreadableImageError, match="not a JPEG, PNG, WEBP, BMP file"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpeg", "webp", "bmp"])
+def test_a_truncated_file_is_unreadable(tmp_path, extension):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(noise), format=extension.upper())
+    path = tmp_path / "a.img"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableImageError, match=r"image .*a\.img cannot be decoded"):
+        read_image(path)
+
+
+def png_of_stated_size(width, height):
+    """A valid PNG header for any size, with the pixels of another, tiny image behind it."""
+    content = encoded(Image.fromarray(gradient()), format="PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 50_000])  # ours to refuse, Pillow warns, Pillow refuses
+def test_the_pixel_budget_is_checked_before_decoding(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of_stated_size(side, side))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnreadableImageError, match=r"image .*bomb\.png: .*pixels") as caught:
+            read_image(path)
+    assert "decoded" not in str(caught.value)
+
+
+def test_the_pixel_budget_is_inclusive(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(gradient()).save(path)
+    assert read_image(path, max_pixels=54).shape == (3, 6, 9)
+    with pytest.raises(UnreadableImageError, match="9 x 6 is over the budget of 53 pixels"):
+        read_image(path, max_pixels=53)
+
+
+SEEDS = [
+    encoded(Image.fromarray(gradient(24, 24)), format=format_name) for format_name in ("PNG", "JPEG", "WEBP", "BMP")
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    content=st.sampled_from(SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_damaged_bytes_decode_or_are_an_unreadable_image(tmp_path_factory, content, edits):
+    damaged = bytearray(content)
+    for position, value in edits:
+        damaged[position % len(damaged)] = value
+    path = tmp_path_factory.mktemp("damaged") / "a.img"
+    path.write_bytes(damaged)
+    try:
+        image = read_image(path, max_pixels=10_000)
+    except UnreadableImageError:
+        return
+    assert image.dtype == torch.uint8
+    assert image.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "train/a.png", "a b.png", "Ünï\xa0.jpg", "a..b.png", "...", "~/a.png"])
+def test_names_inside_the_folder_are_allowed(tmp_path, name):
+    assert safe_image_path(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "a/",
+        "/etc/passwd",
+        "//server/a.png",
+        "../a.png",
+        "a/../../b.png",
+        "a/..",
+        "..\\a.png",
+        "a\\b.png",
+        "C:a.png",
+        "c:/a.png",
+        "a\0.png",
+        "a\n.png",
+        "\x1b[31m.png",
+        "\ud800.png",
+    ],
+)
+def test_names_that_leave_the_folder_are_refused(tmp_path, name):
+    assert file_name_fault(name) is not None
+    with pytest.raises(DataError, match="is refused"):
+        safe_image_path(tmp_path, name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.text(st.sampled_from("./\\\0:aC ~\n"), max_size=12))
+def test_no_name_leads_out_of_the_folder(tmp_path_factory, name):
+    root = tmp_path_factory.getbasetemp() / "root"
+    try:
+        path = safe_image_path(root, name)
+    except DataError:
+        return
+    assert os.path.normpath(path).startswith(f"{root}{os.sep}")
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path):
+    root, outside = tmp_path / "images", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    Image.fromarray(gradient()).save(outside / "a.png")
+    Image.fromarray(gradient()).save(root / "real.png")
+    (root / "file.png").symlink_to(outside / "a.png")
+    (root / "folder").symlink_to(outside)
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "inside.png").symlink_to(root / "real.png")
+    for name in ("file.png", "folder/a.png"):
+        with pytest.raises(DataError, match="it is a link out of the image folder"):
+            safe_image_path(root, name)
+    assert read_image(safe_image_path(root, "inside.png")).shape == (3, 6, 9)
+    with pytest.raises(DataError):
+        read_image(safe_image_path(root, "loop.png"))
+
+
+def test_the_image_folder_itself_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    Image.fromarray(gradient()).save(tmp_path / "disk" / "a.png")
+    (tmp_path / "images").symlink_to(tmp_path / "disk")
+    assert read_image(safe_image_path(tmp_path / "images", "a.png")).shape == (3, 6, 9)
+
+
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_name_too_long_for_the_file_system_is_a_missing_file(tmp_path, length):
+    with pytest.raises(DataError, match="no such file"):
+        read_image(safe_image_path(tmp_path, "a" * length))

@@ -1,0 +1,61 @@
+"""The neck equals torchvision's pyramid where both define it, and can be cut down to one level."""
+
+import pytest
+import torch
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from aligncli.models.fpn import FeaturePyramid
+
+CHANNELS = {2: 8, 3: 12, 4: 16, 5: 20}
+
+
+def backbone_maps(height=64, width=96):
+    return {level: torch.randn(2, c, height // 2**level, width // 2**level) for level, c in CHANNELS.items()}
+
+
+def test_p3_to_p7_equal_torchvision_s_with_the_same_weights():
+    theirs = FeaturePyramidNetwork([12, 16, 20], 6, extra_blocks=LastLevelP6P7(20, 6))
+    ours = FeaturePyramid(CHANNELS, channels=6, levels=(3, 4, 5, 6, 7))
+    for i, level in enumerate(("3", "4", "5")):
+        ours.laterals[level].load_state_dict(theirs.inner_blocks[i][0].state_dict())
+        ours.outputs[level].load_state_dict(theirs.layer_blocks[i][0].state_dict())
+    ours.extras["6"].load_state_dict(theirs.extra_blocks.p6.state_dict())
+    ours.extras["7"].load_state_dict(theirs.extra_blocks.p7.state_dict())
+    maps = backbone_maps()
+    wanted = theirs({str(level): maps[level] for level in (3, 4, 5)})
+    found = ours(maps)
+    assert len(found) == len(wanted) == 5
+    for ours_level, theirs_level in zip(found, wanted.values(), strict=True):
+        assert torch.allclose(ours_level, theirs_level, atol=1e-6)
+
+
+def test_levels_have_the_strides_that_they_say():
+    neck = FeaturePyramid(CHANNELS, channels=4, levels=(3, 4, 5, 6, 7))
+    assert neck.strides == (8, 16, 32, 64, 128)
+    shapes = [tuple(x.shape[-2:]) for x in neck(backbone_maps(256, 384))]
+    assert shapes == [(256 // s, 384 // s) for s in neck.strides]
+
+
+@pytest.mark.parametrize("level", [2, 3, 4, 5])
+def test_a_single_level_with_top_down_equals_that_level_of_the_pyramid(level):
+    pyramid = FeaturePyramid(CHANNELS, channels=6, levels=(2, 3, 4, 5))
+    single = FeaturePyramid(CHANNELS, channels=6, levels=(level,))
+    single.load_state_dict({k: v for k, v in pyramid.state_dict().items() if k in single.state_dict()})
+    maps = backbone_maps()
+    (found,) = single(maps)
+    assert torch.equal(found, pyramid(maps)[level - 2])
+
+
+def test_without_top_down_coarser_stages_do_not_reach_the_level():
+    neck = FeaturePyramid(CHANNELS, channels=6, levels=(3,), top_down=False)
+    maps = backbone_maps()
+    before = neck(maps)[0]
+    maps[4], maps[5] = maps[4] + 1, maps[5] + 1
+    assert torch.equal(neck(maps)[0], before)
+    assert set(neck.laterals) == {"3"}
+
+
+def test_gaps_between_levels_are_refused():
+    with pytest.raises(ValueError, match="contiguous"):
+        FeaturePyramid(CHANNELS, channels=6, levels=(3, 5))

@@ -1,0 +1,101 @@
+"""Recipes as data: changes by dotted key, one-line errors in the user's own words, JSON and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligncli.config import AdamWConfig, Recipe, SGDConfig, parse_recipe, recipe_keys
+from aligncli.errors import RecipeError
+
+RECIPE = Recipe(name="test", summary="for tests")
+KEYS = recipe_keys(RECIPE.model_dump())
+
+
+def test_a_change_replaces_one_number_and_leaves_the_recipe_alone() -> None:
+    changed = RECIPE.changed({"schedule.iterations": 7})
+    assert changed.schedule.iterations == 7
+    assert RECIPE.schedule.iterations == 90_000
+    assert changed.changed({"schedule.iterations": 90_000}) == RECIPE
+
+
+def test_a_union_member_is_chosen_by_its_kind() -> None:
+    assert RECIPE.changed({"optimizer": "adamw"}).optimizer == AdamWConfig()
+    assert RECIPE.changed({"optimizer": {"kind": "sgd", "lr": 0.5}}).optimizer == SGDConfig(lr=0.5)
+
+
+def test_none_is_nothing_except_where_it_is_a_word() -> None:
+    clipped = RECIPE.changed({"schedule.clip_norm": 10, "weights": "imagenet"})
+    changed = clipped.changed({"schedule.clip_norm": "none", "weights": "none", "schedule.amp": "none"})
+    assert changed.schedule.clip_norm is None
+    assert changed.weights == "none"
+    assert changed.schedule.amp == "none"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("schedule.iters", "schedule.iterations"),
+        ("lr", "optimizer.lr"),
+        ("schedule.lr", "optimizer.lr"),
+        ("batch", "schedule.batch_size"),
+        ("model.backbones.name", "model.backbone.name"),
+        ("sed", "seed"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_one(key: str, nearest: str) -> None:
+    with pytest.raises(RecipeError, match="unknown recipe key") as caught:
+        RECIPE.changed({key: 1})
+    assert str(caught.value) == f"unknown recipe key {key!r}: did you mean {nearest!r}?"
+
+
+def test_a_key_like_no_other_is_answered_with_the_top_level() -> None:
+    with pytest.raises(RecipeError, match="top-level keys are name, summary, paper, seed, model"):
+        RECIPE.changed({"zzzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schedule.iterations", 0),
+        ("schedule.iterations", 1.5),
+        ("model.adm.channels", "many"),
+        ("model.adm.alignment.kernel_size", -3),
+        ("optimizer.momentum", 2.0),
+        ("optimizer.lr", float("nan")),
+        ("schedule.amp", "int8"),
+    ],
+)
+def test_a_wrong_value_is_reported_under_the_key_that_was_typed(key: str, value: object) -> None:
+    with pytest.raises(RecipeError) as caught:
+        RECIPE.changed({key: value})
+    assert str(caught.value).startswith(f"recipe key {key!r}: ")
+    assert repr(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_of_a_recipe_file_is_reported_by_its_dotted_name() -> None:
+    values = RECIPE.model_dump(mode="json")
+    values["model"]["adm"]["chanels"] = 3
+    with pytest.raises(RecipeError, match=r"recipe key 'model\.adm\.chanels'"):
+        parse_recipe(values)
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    with pytest.raises(RecipeError) as caught:
+        RECIPE.changed({"data": {"kind": "coco", "root": list(range(10_000))}})
+    assert len(str(caught.value)) < 300
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+
+
+@given(st.sampled_from(KEYS), SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(), SCALARS))
+def test_any_value_for_any_key_gives_a_recipe_or_a_recipe_error(key: str, value: object) -> None:
+    try:
+        changed = RECIPE.changed({key: value})
+    except RecipeError as error:
+        assert "\n" not in str(error)  # noqa: PT017  (most values are refused, some are not)
+    else:
+        assert parse_recipe(changed.model_dump(mode="json")) == changed

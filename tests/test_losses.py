@@ -1,0 +1,74 @@
+"""The focal loss equals torchvision's; the box loss counts positives alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from aligncli.losses import box_loss, focal_loss, loss_normalizer
+from aligncli.matching import BACKGROUND, IGNORED, Matches
+
+
+def one_hot_reference(logits, labels, alpha, gamma):
+    """Torchvision's on the rows that count."""
+    rows = labels != IGNORED
+    targets = F.one_hot(labels[rows].clamp(min=0), logits.shape[-1]) * (labels[rows] >= 0)[:, None]
+    return sigmoid_focal_loss(logits[rows], targets.to(logits), alpha=alpha, gamma=gamma, reduction="sum")
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.0), (0.75, 3.5)])
+def test_focal_loss_and_its_gradient_equal_torchvision_s(alpha, gamma):
+    torch.manual_seed(0)
+    labels = torch.randint(IGNORED, 7, (200,))
+    logits = (torch.randn(200, 7) * 4).requires_grad_()
+    wanted = one_hot_reference(logits, labels, alpha, gamma)
+    (wanted_grad,) = torch.autograd.grad(wanted, logits)
+    loss = focal_loss(logits, labels, alpha=alpha, gamma=gamma)
+    (grad,) = torch.autograd.grad(3 * loss, logits)
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    assert torch.allclose(grad, 3 * wanted_grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1e4, 1e4])
+def test_extreme_logits_stay_finite(value):
+    logits = torch.full((3, 2), value, requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, BACKGROUND, IGNORED]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_ignored_rows_have_neither_loss_nor_gradient():
+    logits = torch.randn(4, 5, requires_grad=True)
+    loss = focal_loss(logits, torch.full((4,), IGNORED))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_focal_loss_computes_in_float32_whatever_the_logits():
+    logits = torch.randn(10, 3)
+    labels = torch.randint(-2, 3, (10,))
+    low = focal_loss(logits.bfloat16(), labels)
+    assert low.dtype == torch.float32
+    assert torch.allclose(low, focal_loss(logits.bfloat16().float(), labels))
+
+
+def test_box_loss_is_smooth_l1_of_the_positives_deltas():
+    references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 9, 9]])
+    boxes = torch.tensor([[[1.0, 0, 11, 10], [0, 0, 10, 10], [0, 0, 1, 1]]])
+    matches = Matches(torch.tensor([[2, BACKGROUND, IGNORED]]), boxes)
+    deltas = torch.zeros(1, 3, 4, requires_grad=True)
+    loss = box_loss(deltas, references, matches, beta=0.11, stds=(0.1, 0.1, 0.2, 0.2))
+    assert torch.allclose(loss, torch.tensor(1.0 - 0.11 / 2))  # dx = .1 / .1 = 1
+    loss.backward()
+    assert deltas.grad[0, 1:].abs().sum() == 0
+    assert deltas.grad[0, 0].tolist() == [-1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("rule", "none", "three"), [("positives", 1.0, 3.0), ("positives_plus_one", 1.0, 4.0)])
+def test_normalizers(rule, none, three):
+    empty = Matches(torch.full((1, 4), BACKGROUND), torch.zeros(1, 4, 4))
+    some = Matches(torch.tensor([[0, 1, 2, IGNORED]]), torch.zeros(1, 4, 4))
+    assert loss_normalizer(empty, rule).item() == none
+    assert loss_normalizer(some, rule).item() == three

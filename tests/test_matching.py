@@ -1,0 +1,107 @@
+"""Max-IoU assignment of a batch: thresholds, low-quality matches, crowds, padding, bounded slices."""
+
+import pytest
+import torch
+from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
+from torchvision.ops import box_iou
+
+from aligncli import matching
+from aligncli.matching import BACKGROUND, IGNORED, Matcher, pad_targets
+
+CPU = torch.device("cpu")
+
+
+def random_boxes(count, generator, limit=100.0):
+    low = torch.rand(count, 2, generator=generator) * limit
+    return torch.cat([low, low + 1 + torch.rand(count, 2, generator=generator) * limit / 2], dim=1)
+
+
+def target(boxes, labels=None, crowd=None):
+    boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.arange(len(boxes)) if labels is None else torch.tensor(labels)
+    values = {"boxes": boxes, "labels": labels}
+    return values if crowd is None else values | {"crowd": torch.tensor(crowd)}
+
+
+def test_thresholds_make_positives_ignored_and_background():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 14], [0, 0, 10, 21], [50, 50, 60, 60]])
+    truth = pad_targets([target([[0, 0, 10, 10]], labels=[3])], CPU)
+    matches = Matcher(foreground=0.7, background=0.5, low_quality=False)(anchors, truth)
+    assert matches.labels.tolist() == [[3, 3, BACKGROUND, BACKGROUND]]  # IoU 1, .714, .476, 0
+    loose = Matcher(foreground=0.9, background=0.4, low_quality=False)(anchors, truth)
+    assert loose.labels.tolist() == [[3, IGNORED, IGNORED, BACKGROUND]]
+
+
+def test_each_ground_truth_s_best_anchor_is_positive_whatever_its_iou():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 4, 4]])
+    truth = pad_targets([target([[0, 0, 30, 30]], labels=[1])], CPU)
+    assert Matcher(foreground=0.5, background=0.4, low_quality=True)(anchors, truth).labels.tolist() == [[1, -1]]
+    assert not Matcher(foreground=0.5, background=0.4, low_quality=False)(anchors, truth).positive.any()
+
+
+def test_a_ground_truth_that_no_anchor_touches_makes_no_positive():
+    truth = pad_targets([target([[100, 100, 110, 110]])], CPU)
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=True)(torch.tensor([[0.0, 0, 10, 10]]), truth)
+    assert matches.labels.tolist() == [[BACKGROUND]]
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_torchvision_s_matcher_image_by_image(low_quality, seed):
+    generator = torch.Generator().manual_seed(seed)
+    anchors = random_boxes(500, generator)
+    boxes = [random_boxes(count, generator) for count in (7, 0, 3)]
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=low_quality)(
+        anchors, pad_targets([target(x) for x in boxes], CPU)
+    )
+    reference = TorchvisionMatcher(0.5, 0.4, allow_low_quality_matches=low_quality)
+    for image, truth in enumerate(boxes):
+        if len(truth) == 0:
+            assert (matches.labels[image] == BACKGROUND).all()
+            continue
+        wanted = reference(box_iou(truth, anchors))  # -1 background, -2 between: our own codes
+        assert torch.equal(matches.labels[image], wanted)
+        positive = wanted >= 0
+        assert torch.equal(matches.boxes[image][positive], truth[wanted[positive]])
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_slicing_the_anchors_changes_nothing(monkeypatch, per_image):
+    generator = torch.Generator().manual_seed(1)
+    anchors = random_boxes(401, generator)
+    if per_image:
+        anchors = torch.stack([anchors, random_boxes(401, generator)])
+    truth = pad_targets(
+        [target(random_boxes(9, generator), crowd=[False] * 8 + [True]), target(random_boxes(4, generator))], CPU
+    )
+    matcher = Matcher(foreground=0.5, background=0.4, low_quality=True)
+    whole = matcher(anchors, truth)
+    monkeypatch.setattr(matching, "MAX_IOUS", 50 * 2 * 9)
+    sliced = matcher(anchors, truth)
+    assert torch.equal(whole.labels, sliced.labels)
+    assert torch.equal(whole.boxes, sliced.boxes)
+
+
+def test_anchors_inside_a_crowd_region_are_ignored_and_never_positive():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 100, 100], [200, 200, 210, 210]])
+    truth = pad_targets([target([[0, 0, 100, 100]], crowd=[True])], CPU)
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=True)(anchors, truth)
+    assert matches.labels.tolist() == [[IGNORED, IGNORED, BACKGROUND]]
+
+
+def test_an_object_wins_over_the_crowd_around_it():
+    truth = pad_targets([target([[0, 0, 10, 10], [0, 0, 100, 100]], labels=[4, 5], crowd=[False, True])], CPU)
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=False)(torch.tensor([[0.0, 0, 10, 10]]), truth)
+    assert matches.labels.tolist() == [[4]]
+
+
+def test_a_batch_without_any_object_is_all_background():
+    truth = pad_targets([target([]), target([])], CPU)
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=True)(torch.rand(6, 4).cumsum(1), truth)
+    assert (matches.labels == BACKGROUND).all()
+    assert matches.labels.shape == (2, 6)
+
+
+def test_thresholds_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match="background"):
+        Matcher(foreground=0.4, background=0.5, low_quality=True)

@@ -27,3 +27,8 @@ class DeviceError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, to be quoted in one of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

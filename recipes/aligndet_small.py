@@ -9,7 +9,7 @@ from . import small
 RECIPE = Recipe(
     name="aligndet_small",
     summary="AlignDet on shapes, 3x3 RoIConv + four 3x3 convolutions",
-    paper="Tables 3-5, small",
+    paper="Tables 3 to 5 at small scale",
     model=AlignDetConfig(backbone=small.BACKBONE, neck=small.FPN, dpm=small.DPM, adm=small.FOUR_CONV_ADM),
     weights="shapes",
     data=small.SHAPES,

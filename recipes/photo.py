@@ -13,7 +13,7 @@ from .aligndet_small import RECIPE as ALIGNDET
 RECIPE = ALIGNDET.changed(
     {
         "name": "photo",
-        "summary": "AlignDet, tiny backbone, on your images: add --data FOLDER",
+        "summary": "AlignDet, tiny backbone, on your own images (--data FOLDER)",
         "paper": "",
         "model.neck.levels": (3, 4, 5, 6),
         "data": CocoConfig(root="").model_dump(),

@@ -9,7 +9,7 @@ RECIPE = ALIGNDET.changed(
     {
         "name": "quickstart",
         "summary": "AlignDet on shapes: a few minutes on a CPU",
-        "paper": "Table 6, small",
+        "paper": "Table 6 at small scale",
         "model.adm": small.ONE_CONV_ADM.model_dump(),
         "data.num_train": 2000,
         "schedule.iterations": 400,

@@ -15,7 +15,7 @@ RECIPE = ALIGNDET.changed(
     {
         "name": "retinanet_small",
         "summary": "RetinaNet on shapes, nine anchors a cell",
-        "paper": "Table 3, small",
+        "paper": "Table 3 at small scale",
         "model": MODEL.model_dump(),
     }
 )

@@ -34,16 +34,18 @@ def check(folder: Folder, *, json: options.Json = False) -> None:
     """
     from aligncli.catalog import data_in
     from aligncli.cli.render import Output
-    from aligncli.data.check import check_folder
 
     output = Output(json=json)
     layout = data_in(folder)
-    faults = check_folder(
-        folder,
-        images=layout.images,
-        train_annotations=layout.train_annotations,
-        val_annotations=layout.val_annotations,
-    )
+    with output.waiting("checking every image"):
+        from aligncli.data.check import check_folder
+
+        faults = check_folder(
+            folder,
+            images=layout.images,
+            train_annotations=layout.train_annotations,
+            val_annotations=layout.val_annotations,
+        )
     for fault in faults:
         output.line(fault)
     output.data({"folder": str(folder), "faults": faults})
@@ -62,10 +64,12 @@ def stats(
 
     The box shapes tell which sizes and aspects anchors have to cover."""
     from aligncli.cli.render import Output
-    from aligncli.data.stats import dataset_stats
 
     output = Output(json=json)
-    found = dataset_stats(open_dataset(source, split))
+    with output.waiting("counting"):
+        from aligncli.data.stats import dataset_stats
+
+        found = dataset_stats(open_dataset(source, split))
     output.heading(source, f"{split.value} split")
     output.fields(describe_stats(found))
     shapes = (("size, sqrt(w h), pixels", found.box_sizes, 0), ("aspect, w / h", found.box_aspects, 2))

@@ -63,7 +63,7 @@ def evaluate(
             split=split,
             evaluator=evaluator,
             per_class=per_class,
-            device=options.pick_device(device),
+            device=device,
             output=output,
         )
 
@@ -101,10 +101,13 @@ def _evaluate_run(
     device: str,
     output: Output,
 ) -> None:
-    from aligncli.cli.render import duration
-    from aligncli.engine.evaluate import evaluate_run
-    from aligncli.engine.run_folder import RunFolder
+    from aligncli.cli.progress import duration
 
+    with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.evaluate import evaluate_run
+        from aligncli.engine.run_folder import RunFolder
+
+        device = options.pick_device(device)
     recipe = RunFolder(run).read_recipe()
     with output.progress() as reporter:
         evaluation = evaluate_run(

@@ -36,9 +36,7 @@ def predict(
     """Detect objects on your images and draw them.
 
     Writes a PNG file with boxes for each image and lists what was found."""
-    from aligncli.analysis.pictures import class_colours, draw_boxes
     from aligncli.cli.render import Output
-    from aligncli.engine.inference import load_run, predict_images
 
     if not images:
         raise UserError("no images given: name one or more image files after the run folder")
@@ -46,27 +44,33 @@ def predict(
     if missing:
         raise DataError(f"image {missing[0]} does not exist: expected an image file")
     output = Output(json=json)
-    chosen_device = options.pick_device(device)
-    loaded = load_run(run, device=chosen_device)
+    with output.waiting():  # torch takes seconds to import
+        from aligncli.analysis.pictures import class_colours, draw_boxes
+        from aligncli.engine.inference import load_run, predict_images
+
+        device = options.pick_device(device)
+    loaded = load_run(run, device=device)
     folder = out or run / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
-    listed: list[dict[str, Any]] = []
     names = loaded.categories.names
     colours = class_colours(len(names))
-    found = predict_images(loaded, images, device=chosen_device, score_threshold=score)
-    for (path, image, detections), file_name in zip(found, picture_names(images), strict=True):
-        labels = detections["labels"].tolist()
-        picture = draw_boxes(
-            image,
-            detections["boxes"],
-            [names[label] for label in labels],
-            detections["scores"].tolist(),
-            [colours[label] for label in labels],
-        )
-        picture.save(folder / file_name)
-        listed.append(
-            {"image": str(path), "picture": str(folder / file_name), "detections": as_records(detections, names)}
-        )
+    listed: list[dict[str, Any]] = []
+    found = predict_images(loaded, images, device=device, score_threshold=score)
+    with output.progress() as reporter:
+        for (path, image, detections), file_name in zip(found, picture_names(images), strict=True):
+            labels = detections["labels"].tolist()
+            picture = draw_boxes(
+                image,
+                detections["boxes"],
+                [names[label] for label in labels],
+                detections["scores"].tolist(),
+                [colours[label] for label in labels],
+            )
+            picture.save(folder / file_name)
+            listed.append(
+                {"image": str(path), "picture": str(folder / file_name), "detections": as_records(detections, names)}
+            )
+            reporter.stage("detecting", done=len(listed), total=len(images))
     output.table(
         ("image", "best", "detections", "score"),
         [(item["image"], *best_of(item["detections"])) for item in listed],

@@ -63,7 +63,8 @@ def show_recipe(name: RecipeName, *, assignments: options.Assignments = None, js
     recipe = load_recipe(name).changed(parse_assignments(assignments or []))
     num_classes = NUM_SHAPES_CLASSES if recipe.data.kind == "shapes" else NUM_COCO_CLASSES
     height, width = input_size(recipe)
-    parameters, flops = measure(recipe, num_classes=num_classes, height=height, width=width)
+    with output.waiting("counting"):
+        parameters, flops = measure(recipe, num_classes=num_classes, height=height, width=width)
     output.heading(recipe.name, recipe.summary)
     output.fields(
         {

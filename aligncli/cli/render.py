@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -21,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from aligncli.config import Recipe
+from aligncli.cli.progress import LineDisplay, ProgressReporter
 
-SECONDS_BETWEEN_LINES = 10.0  # without a terminal
+if TYPE_CHECKING:
+    pass
 
 
 def printable(text: object) -> str:
@@ -38,13 +37,6 @@ def number(value: float, digits: int = 1) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def duration(seconds: float) -> str:
-    """`0:42`, `12:05` or `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 class Output:
     """What one command prints: for people, or with `json` for programs."""
 
@@ -52,6 +44,7 @@ class Output:
         self.json = json
         self._stdout = Console(highlight=False)
         self._stderr = Console(stderr=True, highlight=False)
+        self._live = sys.stderr.isatty() and self._stderr.is_interactive  # rich alone would trust FORCE_COLOR
 
     def note(self, text: str) -> None:
         """A line beside the result, on stderr."""
@@ -104,13 +97,19 @@ class Output:
         if self.json:
             sys.stdout.write(json.dumps(_without_nan(value), indent=2, allow_nan=False) + "\n")
 
+    def waiting(self, text: str = "starting") -> AbstractContextManager[object]:
+        """A spinner on a terminal while something without progress goes on, such as torch's import."""
+        return self._stderr.status(text) if self._live else nullcontext()
+
     @contextmanager
-    def progress(self) -> Iterator[ProgressReporter]:
-        """A reporter for the engine: a live bar on a terminal, a plain line now and then elsewhere."""
-        live = sys.stderr.isatty() and self._stderr.is_interactive  # rich alone would trust FORCE_COLOR
-        display = LiveDisplay(self._stderr) if live else LineDisplay(self.note)
+    def progress(self, header: Sequence[str] = ()) -> Iterator[ProgressReporter]:
+        """A reporter for the engine: a live bar on a terminal, a plain line now and then elsewhere.
+
+        The header waits for the first report, so that an error in the input stays alone.
+        """
+        display = LiveDisplay(self._stderr) if self._live else LineDisplay(self.note)
         try:
-            yield ProgressReporter(display)
+            yield ProgressReporter(display, header)
         finally:
             display.close()
 
@@ -121,16 +120,6 @@ def print_error(text: str, *, label: str = "error", debug: bool = False) -> None
         traceback.print_exc()
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((f"{label}: ", "bold red"), printable(text)), soft_wrap=True)
-
-
-class Display(Protocol):
-    """How far a stage (training, evaluating) is."""
-
-    def message(self, text: str) -> None: ...
-
-    def show(self, stage: str, done: int, total: int, status: str) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class LiveDisplay:
@@ -146,81 +135,23 @@ class LiveDisplay:
             expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._waiting = console.status("loading data and model")
+        self._waiting.start()
 
     def message(self, text: str) -> None:
+        self._waiting.stop()
         self._progress.console.print(Text(printable(text)), soft_wrap=True)
 
     def show(self, stage: str, done: int, total: int, status: str) -> None:
         if stage not in self._tasks:
+            self._waiting.stop()
             self._progress.start()
             self._tasks[stage] = self._progress.add_task(stage, total=total, status=status)
         self._progress.update(self._tasks[stage], completed=done, total=total, status=status)
 
     def close(self) -> None:
+        self._waiting.stop()
         self._progress.stop()
-
-
-class LineDisplay:
-    """A line at the start of a stage, every few seconds, and at its end, for logs and pipes."""
-
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
-        self._clock = clock
-        self._stage = ""
-        self._last = 0.0
-
-    def message(self, text: str) -> None:
-        self._write(text)
-
-    def show(self, stage: str, done: int, total: int, status: str) -> None:
-        now = self._clock()
-        if stage != self._stage or done == total or now - self._last >= SECONDS_BETWEEN_LINES:
-            self._stage, self._last = stage, now
-            self._write(f"{stage} {done}/{total}  {status}".rstrip())
-
-    def close(self) -> None:
-        """Nothing is left open."""
-
-
-class ProgressReporter:
-    """The engine's Reporter (aligncli/engine/reporter.py) in words, on either display."""
-
-    def __init__(self, display: Display, clock: Callable[[], float] = time.monotonic) -> None:
-        self._display = display
-        self._clock = clock
-        self._iterations = 0
-        self._loss = ""
-        self._evaluation_start = 0.0
-
-    def message(self, text: str) -> None:
-        self._display.message(text)
-
-    def start(self, *, iterations: int, first: int, recipe: Recipe, num_parameters: int, num_images: int) -> None:
-        self._iterations = iterations
-        batch = recipe.schedule.batch_size
-        self._display.message(
-            f"{num_parameters / 1e6:.2f} M parameters, {num_images:,} training images, {batch} images a step"
-        )
-        if first:
-            self._display.message(f"resumed after iteration {first}")
-
-    def step(self, record: Mapping[str, float]) -> None:
-        if "loss" in record:
-            self._loss = f"loss {record['loss']:.3f}  "
-        status = f"{self._loss}{record['images_per_second']:.1f} images/s  ETA {duration(record['eta_seconds'])}"
-        self._display.show("training", int(record["iteration"]), self._iterations, status)
-
-    def evaluation(self, *, done: int, total: int) -> None:
-        now = self._clock()
-        if not self._evaluation_start:
-            self._evaluation_start = now
-        left = (now - self._evaluation_start) / max(done, 1) * (total - done)
-        self._display.show("evaluating", done, total, f"ETA {duration(left)}" if done < total else "")
-        if done == total:
-            self._evaluation_start = 0.0
-
-    def finish(self) -> None:
-        self._display.close()
 
 
 def _without_nan(value: Any) -> Any:

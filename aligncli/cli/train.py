@@ -72,7 +72,7 @@ def train(
         chosen = choose_recipe(recipe, data=data, changes=changes)
         out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
         _refuse_existing_run(out)
-    _train(chosen, out, device=options.pick_device(device), resume=resume, download=download, output=Output(json=json))
+    _train(chosen, out, device=device, resume=resume, download=download, output=Output(json=json))
 
 
 def choose_recipe(name: str | None, *, data: Path | None, changes: Mapping[str, object]) -> Recipe:
@@ -133,14 +133,19 @@ def _refuse_existing_run(run_dir: Path) -> None:
 
 def _train(recipe: Recipe, run_dir: Path, *, device: str, resume: bool, download: bool, output: Output) -> None:
     from aligncli.cli.describe import describe_data, describe_model, shell_path, show_metrics
-    from aligncli.cli.render import duration
-    from aligncli.engine.train import train as run_training
+    from aligncli.cli.progress import duration
 
-    output.note(f"recipe: {recipe.name}, {recipe.summary}")
-    output.note(f"model: {describe_model(recipe.model)}")
-    output.note(f"data: {describe_data(recipe.data)}")
-    output.note(f"device: {device}")
-    with output.progress() as reporter:
+    with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.train import train as run_training
+
+        device = options.pick_device(device)
+    header = [
+        f"recipe: {recipe.name}, {recipe.summary}",
+        f"model: {describe_model(recipe.model)}",
+        f"data: {describe_data(recipe.data)}",
+        f"device: {device}",
+    ]
+    with output.progress(header) as reporter:
         result = run_training(recipe, run_dir, device=device, resume=resume, download=download, reporter=reporter)
     show_metrics(
         output,

@@ -17,6 +17,7 @@ from typing import Any
 from aligncli.data.images import file_name_fault, has_control_characters
 from aligncli.errors import DataError
 
+_SHOWN_CHARACTERS = 80
 _MAX_ID = 2**63 - 1
 _MAX_PIXELS_A_SIDE = 10**6
 _MAX_COORDINATE = 1e9
@@ -70,13 +71,13 @@ def find_faults(document: dict[str, Any]) -> Iterator[Fault]:
 def _list_faults(document: dict[str, Any], key: str) -> Iterator[Fault]:
     records = document.get(key)
     if not isinstance(records, list):
-        yield Fault(key, "must be a list", reprlib.repr(records) if key in document else "missing")
+        yield Fault(key, "must be a list", _show(records) if key in document else "missing")
     elif not records:
         yield Fault(key, "is empty")
     else:
         for row, record in enumerate(records):
             if not isinstance(record, dict):
-                yield Fault(f"{key}[{row}]", "must be an object", reprlib.repr(record))
+                yield Fault(f"{key}[{row}]", "must be an object", _show(record))
 
 
 def _category_faults(records: list[dict[str, Any]]) -> Iterator[Fault]:
@@ -87,7 +88,7 @@ def _category_faults(records: list[dict[str, Any]]) -> Iterator[Fault]:
         yield from _id_faults(record, where, ids)
         name = record.get("name")
         if not isinstance(name, str) or not name.strip() or has_control_characters(name):
-            yield Fault(f"{where}.name", "must be text without control characters", reprlib.repr(name))
+            yield Fault(f"{where}.name", "must be text without control characters", _show(name))
         elif name in names:
             yield Fault(f"{where}.name", "is used twice", repr(name))
         else:
@@ -101,17 +102,17 @@ def _image_faults(records: list[dict[str, Any]]) -> Iterator[Fault]:
         yield from _id_faults(record, where, ids)
         name = record.get("file_name")
         if not isinstance(name, str):
-            yield Fault(f"{where}.file_name", "must be text", reprlib.repr(name))
+            yield Fault(f"{where}.file_name", "must be text", _show(name))
         elif reason := file_name_fault(name):
-            yield Fault(f"{where}.file_name", "is refused", f"{reprlib.repr(name)}: {reason}")
+            yield Fault(f"{where}.file_name", "is refused", f"{_show(name)}: {reason}")
         for side in ("width", "height"):
             if not (_is_integer(record.get(side)) and 0 < record[side] <= _MAX_PIXELS_A_SIDE):
-                yield Fault(f"{where}.{side}", "must be a positive integer", reprlib.repr(record.get(side)))
+                yield Fault(f"{where}.{side}", "must be a positive integer", _show(record.get(side)))
 
 
 def _id_faults(record: dict[str, Any], where: str, seen: set[int]) -> Iterator[Fault]:
     if not _is_integer(record.get("id")):
-        yield Fault(f"{where}.id", "must be an integer", reprlib.repr(record.get("id")))
+        yield Fault(f"{where}.id", "must be an integer", _show(record.get("id")))
     elif record["id"] in seen:
         yield Fault(f"{where}.id", "is used twice", str(record["id"]))
     else:
@@ -126,25 +127,25 @@ def _annotation_faults(document: dict[str, Any]) -> Iterator[Fault]:
         where = f"annotations[{row}]"
         identity = record.get("id")
         if identity is not None and not _is_integer(identity):
-            yield Fault(f"{where}.id", "must be an integer", reprlib.repr(identity), fatal=False)
+            yield Fault(f"{where}.id", "must be an integer", _show(identity), fatal=False)
         elif identity in ids:
             yield Fault(f"{where}.id", "is used twice", str(identity), fatal=False)
         elif identity is not None:
             ids.add(identity)
         for key, known in (("image_id", images), ("category_id", categories)):
             if not _is_integer(record.get(key)) or record[key] not in known:
-                yield Fault(f"{where}.{key}", "is not the id of a listed one", reprlib.repr(record.get(key)))
+                yield Fault(f"{where}.{key}", "is not the id of a listed one", _show(record.get(key)))
         if record.get("iscrowd", 0) not in (0, 1):
-            yield Fault(f"{where}.iscrowd", "must be 0 or 1", reprlib.repr(record["iscrowd"]))
+            yield Fault(f"{where}.iscrowd", "must be 0 or 1", _show(record["iscrowd"]))
         area = record.get("area", 0)
         if not (_is_number(area) and area >= 0):
-            yield Fault(f"{where}.area", "must be a finite number, 0 or more", reprlib.repr(area))
+            yield Fault(f"{where}.area", "must be a finite number, 0 or more", _show(area))
         image = images.get(record["image_id"]) if _is_integer(record.get("image_id")) else None
         fault = _box_fault(record.get("bbox"), image)
         if fault is not None:
             kind, fatal = fault
-            owner = f"annotation id {reprlib.repr(identity)}, image id {reprlib.repr(record.get('image_id'))}"
-            yield Fault(f"{where}.bbox", kind, f"{owner}: {reprlib.repr(record.get('bbox'))}", fatal)
+            owner = f"annotation id {_show(identity)}, image id {_show(record.get('image_id'))}"
+            yield Fault(f"{where}.bbox", kind, f"{owner}: {_show(record.get('bbox'))}", fatal)
 
 
 def _box_fault(box: object, image: dict[str, Any] | None) -> tuple[str, bool] | None:
@@ -162,6 +163,12 @@ def _box_fault(box: object, image: dict[str, Any] | None) -> tuple[str, bool] | 
         return "lies outside its image and is left out of training", False
     beyond = max(-x, -y, x + width - image["width"], y + height - image["height"])
     return ("reaches over the border of its image", False) if beyond > _BORDER_TOLERANCE else None
+
+
+def _show(value: object) -> str:
+    """A value in one short line, whatever it is; control characters come out escaped."""
+    text = reprlib.repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def _is_integer(value: object) -> bool:

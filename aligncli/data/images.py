@@ -26,8 +26,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # What Pillow's decoders are known to raise on damaged bytes
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-_DECODER_ERRORS = (*_DECODER_ERRORS, struct.error, zlib.error)
+_DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(struct.error, zlib.error),
+)
 
 
 class UnreadableImageError(DataError):
@@ -48,8 +50,11 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with _open_header(path, max_pixels) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
+    except UnreadableImageError:
+        raise
     except _DECODER_ERRORS as error:
-        raise _unreadable(path, error) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableImageError(f"image {path} cannot be decoded: {reason}") from error
 
 
 def image_tensor(image: Image.Image) -> Tensor:
@@ -127,10 +132,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
-    if isinstance(error, UnreadableImageError):
-        return error
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UnreadableImageError(f"image {path} cannot be decoded: {reason}")

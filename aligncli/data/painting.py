@@ -57,6 +57,20 @@ def shape_mask(name: str, box: Box, size: int) -> tuple[slice, slice, np.ndarray
     return rows, columns, hits.astype(np.float32) / np.float32(_SUPERSAMPLING**2)
 
 
+def contrasting_colours(stream: RandomStream, mean: np.ndarray) -> np.ndarray:
+    """Two colours, float32 (2, 3), that differ from `mean` (3,) by more than 50 in one channel.
+
+    They lie on the same side of it, so that every mixture of the two keeps the distance.
+    """
+    colours = stream.bytes(_NUM_CANDIDATE_COLOURS, 3).astype(np.float32)
+    away = colours - mean
+    first = int(np.argmax(np.abs(away).max(axis=1) > _CONTRAST))
+    channel = int(np.argmax(np.abs(away[first])))
+    partners = np.flatnonzero(away[:, channel] * np.sign(away[first, channel]) > _CONTRAST)
+    second = int(partners[-1]) if len(partners) else first
+    return colours[[first, second]]
+
+
 def _box_frame(pixels: slice, low: float, high: float) -> np.ndarray:
     """Sample positions of a run of pixels in the box frame."""
     samples = np.arange(pixels.start * _SUPERSAMPLING, pixels.stop * _SUPERSAMPLING)
@@ -89,7 +103,7 @@ def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         case "angle":
             return in_box & ((u <= -0.4) | (v >= 0.4))
         case "two bars":
-            return in_box & (across >= 0.4) & (down <= 1)
+            return in_box & (across >= 0.4)
     raise AssertionError(name)
 
 
@@ -129,22 +143,11 @@ def _paint_clutter(stream: RandomStream, canvas: np.ndarray) -> None:
 def _paint(stream: RandomStream, canvas: np.ndarray, box: Box, name: str, *, opacity: float) -> None:
     rows, columns, coverage = shape_mask(name, box, canvas.shape[1])
     covered = canvas[:, rows, columns]  # a view: painting it paints the canvas
-    first, second = _contrasting_colours(stream, covered.mean(axis=(1, 2), dtype=np.float64))
+    first, second = contrasting_colours(stream, covered.mean(axis=(1, 2), dtype=np.float64))
     texture = _texture(stream, rows, columns)
     fill = first[:, None, None] + (second - first)[:, None, None] * texture
     covered += (fill - covered) * (coverage * np.float32(_snap(opacity)))
     np.rint(covered, out=covered)
-
-
-def _contrasting_colours(stream: RandomStream, mean: np.ndarray) -> np.ndarray:
-    """Two colours that keep their distance from `mean` (3,) on the same side of it, so all mixtures do."""
-    colours = stream.bytes(_NUM_CANDIDATE_COLOURS, 3).astype(np.float32)
-    away = colours - mean
-    first = int(np.argmax(np.abs(away).max(axis=1) > _CONTRAST))
-    channel = int(np.argmax(np.abs(away[first])))
-    partners = np.flatnonzero(away[:, channel] * np.sign(away[first, channel]) > _CONTRAST)
-    second = int(partners[-1]) if len(partners) else first
-    return colours[[first, second]]
 
 
 def _texture(stream: RandomStream, rows: slice, columns: slice) -> np.ndarray:

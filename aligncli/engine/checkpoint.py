@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligncli.engine.run_folder import RunFolder
-from aligncli.errors import CheckpointError
+from aligncli.errors import CheckpointError, first_line
 
 KEPT_CHECKPOINTS = 2
 
@@ -60,7 +60,7 @@ def load_checkpoint(run: RunFolder, *, device: str) -> Checkpoint:
         state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
         raise CheckpointError(
-            f"checkpoint {folder} cannot be read (delete it to resume from the one before): {error}"
+            f"checkpoint {folder} cannot be read (delete it to resume from the one before): {first_line(error)}"
         ) from error
     return Checkpoint(int(folder.name), load_weights(folder / "model.safetensors", device=device), state)
 
@@ -80,7 +80,7 @@ def load_weights(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CheckpointError(f"weights {path} do not exist: expected a .safetensors file") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"weights {path} cannot be read as safetensors: {error}") from error
+        raise CheckpointError(f"weights {path} cannot be read as safetensors: {first_line(error)}") from error
 
 
 def restore_model(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:

@@ -18,7 +18,7 @@ from aligncli.data.transforms import resize_image
 from aligncli.engine.checkpoint import load_weights, restore_model
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder
-from aligncli.errors import DeviceError
+from aligncli.errors import DeviceError, first_line
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,7 +97,6 @@ def check_device(device: str, *, amp: str = "none") -> None:
         kind = torch.device(device).type
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"device {device!r} cannot be used here ({reason}): try --device cpu") from None
+        raise DeviceError(f"device {device!r} cannot be used here ({first_line(error)}): try --device cpu") from None
     if amp == "fp16" and kind == "cpu":
         raise DeviceError("--amp fp16 needs a GPU: on the CPU use --amp bf16, or none")

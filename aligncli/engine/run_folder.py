@@ -21,7 +21,7 @@ import torch
 
 from aligncli.config import Recipe, parse_recipe
 from aligncli.data.dataset import Categories
-from aligncli.errors import CheckpointError
+from aligncli.errors import CheckpointError, first_line
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_json(path: Path) -> Any:
             f"{path.parent} holds no {path.name}: expected a run folder made by `aligncli train --out`"
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:

@@ -66,5 +66,5 @@ def _corner(position: Tensor, step: int, size: int) -> tuple[Tensor, Tensor]:
     """The cell `step` after floor(position) along one axis, and its weight; weight 0 where there is none."""
     cell = position.floor() + step
     inside = (cell >= 0) & (cell < size)  # False for NaN, so it contributes nothing
-    weight = torch.where(inside, 1 - (position - cell).abs() if step == 0 else position - cell + 1, 0.0)
-    return torch.where(inside, cell, 0.0).long(), weight
+    weight = 1 + cell - position if step == 0 else 1 - cell + position
+    return torch.where(inside, cell, 0.0).long(), torch.where(inside, weight, 0.0)

@@ -106,8 +106,10 @@ def _cast_for_autocast(
     features: list[Tensor], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     device_type = weight.device.type
-    # Autocast leaves float64 alone everywhere.
-    if not torch.is_autocast_enabled(device_type) or weight.dtype == torch.float64:
+    # The meta device has no autocast, and autocast leaves float64 alone everywhere.
+    if not torch.amp.is_autocast_available(device_type) or weight.dtype == torch.float64:
+        return features, weight, bias
+    if not torch.is_autocast_enabled(device_type):
         return features, weight, bias
     dtype = torch.get_autocast_dtype(device_type)
     features = [level.to(dtype) for level in features]

@@ -2,44 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from aligncli.cli.app import main
-
-TINY = ["--set", "schedule.iterations=2", "--set", "schedule.batch_size=2", "--set", "schedule.log_every=1"]
-TINY_SHAPES = [*TINY, "--set", "weights=none", "--set", "data.num_train=4", "--set", "data.num_val=3"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command line ended: exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-    def error_line(self) -> str:
-        """The one line of a user's error; nothing else may have been printed."""
-        assert self.code == 2, self
-        assert self.stdout == "", self
-        lines = self.stderr.splitlines()
-        assert len(lines) == 1, self
-        assert lines[0].startswith("error: "), self
-        return lines[0].removeprefix("error: ")
-
-
-Run = Callable[..., Ended]
+from tests.cli.command_line import TINY_SHAPES, Ended, Run, make_data_folder
 
 
 @pytest.fixture
@@ -55,28 +23,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Ended(exit_.value.code, captured.out, captured.err)
 
     return run_main
-
-
-def make_data_folder(
-    root: Path, *, classes: Sequence[str] = ("cat", "dog"), file_name: str = "{split}{row}.png"
-) -> Path:
-    """Four 64 x 48 images a split, each with one box."""
-    (root / "images").mkdir(parents=True)
-    (root / "annotations").mkdir()
-    for split in ("train", "val"):
-        names = [file_name.format(split=split, row=row) for row in range(4)]
-        for row in range(4):
-            Image.new("RGB", (64, 48), (40 * row, 90, 200)).save(root / "images" / f"{split}{row}.png")
-        document = {
-            "images": [{"id": row, "file_name": name, "width": 64, "height": 48} for row, name in enumerate(names)],
-            "annotations": [
-                {"id": row + 1, "image_id": row, "category_id": row % len(classes), "bbox": [8, 8, 24, 24]}
-                for row in range(4)
-            ],
-            "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
-        }
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
-    return root
 
 
 @pytest.fixture

@@ -9,15 +9,8 @@ import pytest
 from rich.console import Console
 
 from aligncli.catalog import load_recipe
-from aligncli.cli.render import (
-    LineDisplay,
-    LiveDisplay,
-    Output,
-    ProgressReporter,
-    duration,
-    number,
-    printable,
-)
+from aligncli.cli.progress import LineDisplay, ProgressReporter, duration
+from aligncli.cli.render import LiveDisplay, Output, number, printable
 from aligncli.engine.reporter import Reporter
 
 RECIPE = load_recipe("quickstart")
@@ -89,7 +82,7 @@ def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
 
 def test_without_a_terminal_a_line_comes_now_and_then() -> None:
     clock, lines = Clock(), []
-    reporter: Reporter = ProgressReporter(LineDisplay(lines.append, clock), clock)
+    reporter: Reporter = ProgressReporter(LineDisplay(lines.append, clock), clock=clock)
     _start(reporter)
     assert lines == ["0.81 M parameters, 2,000 training images, 8 images a step"]
     lines.clear()
@@ -104,16 +97,26 @@ def test_without_a_terminal_a_line_comes_now_and_then() -> None:
 
 def test_evaluation_tells_how_long_it_will_take() -> None:
     clock, lines = Clock(), []
-    reporter = ProgressReporter(LineDisplay(lines.append, clock), clock)
+    reporter = ProgressReporter(LineDisplay(lines.append, clock), clock=clock)
     for done in (10, 20, 30, 40):
         reporter.evaluation(done=done, total=40)
         clock.now += 20
     assert lines == [
-        "evaluating 10/40  ETA 0:00",
-        "evaluating 20/40  ETA 0:20",
-        "evaluating 30/40  ETA 0:13",
+        "evaluating 10/40",
+        "evaluating 20/40  ETA 0:40",
+        "evaluating 30/40  ETA 0:20",
         "evaluating 40/40",
     ]
+
+
+def test_the_header_waits_for_the_first_report_and_comes_once() -> None:
+    lines: list[str] = []
+    reporter = ProgressReporter(LineDisplay(lines.append), ["recipe: quickstart"])
+    assert lines == []
+    reporter.message("lr: 0.1")
+    _start(reporter)
+    assert lines[:2] == ["recipe: quickstart", "lr: 0.1"]
+    assert lines.count("recipe: quickstart") == 1
 
 
 def test_a_resumed_run_says_where_it_goes_on() -> None:

@@ -55,7 +55,7 @@ class DataFolder:
         return path
 
     def config(self, **changes: Any) -> CocoConfig:
-        return CocoConfig(root=str(self.root), **changes)
+        return CocoConfig(**{"root": str(self.root)} | changes)
 
 
 def box_record(identity: int, **values: Any) -> dict[str, Any]:

@@ -124,18 +124,23 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(first):
     assert content(loader) == whole[first:]
 
 
+def test_an_image_is_augmented_anew_each_time():
+    loader = train_loader(Numbered(SIZES[:1]), INPUT, batch_size=1, seed=0, num_batches=30)
+    assert len({images[0].shape for images, _ in loader}) == 9  # every short side from 16 to 24
+
+
 def test_another_seed_gives_other_batches():
     first, second = (content(train_loader(Numbered(), INPUT, batch_size=3, seed=s, num_batches=4)) for s in (0, 1))
     assert first != second
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_do_not_change_batches(method):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system cannot {method}")
     dataset = ShapesDataset(ShapesConfig(image_size=32, max_size=30, num_train=40), "train")
     alone = train_loader(dataset, INPUT, batch_size=4, seed=0, num_batches=6)
-    inputs = INPUT.model_copy(update={"workers": 2})
+    inputs = INPUT.model_copy(update={"workers": 2 if method == "fork" else 1})  # spawning takes seconds
     shared = train_loader(dataset, inputs, batch_size=4, seed=0, num_batches=6)
     shared._loader.multiprocessing_context = method
     assert content(shared) == content(alone)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from aligncli.data.painting import CLUTTER, SHAPES, paint_image, shape_mask
+from aligncli.data.painting import CLUTTER, SHAPES, contrasting_colours, paint_image, shape_mask
 from aligncli.data.random_stream import RandomStream
 
 SIZE = 64
@@ -57,3 +57,12 @@ def test_an_object_differs_from_what_it_covers(label):
     assert difference[:, coverage == 1].mean(axis=1).max() > 25
     outside = np.abs(with_object - without)[:, :, :14]
     assert outside.mean() < 12
+
+
+@pytest.mark.parametrize("level", [0, 60, 127, 128, 200, 255])
+def test_every_mixture_of_a_fill_stands_out_from_what_it_covers(level):
+    mean = np.full(3, level, np.float64)
+    pairs = np.array([contrasting_colours(RandomStream(9, seed), mean) for seed in range(200)])
+    mixtures = pairs[:, :1] + np.linspace(0, 1, 5)[:, None] * (pairs[:, 1:] - pairs[:, :1])
+    assert np.abs(mixtures - mean).max(axis=2).min() > 50
+    assert (pairs[:, 0] != pairs[:, 1]).any(axis=1).mean() > 0.95  # there are two colours to mix

@@ -1,0 +1,104 @@
+"""How long work is told: the engine's Reporter in words, and the display of those who watch a log.
+
+The display for terminals, a live bar, is in `render`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from aligncli.config import Recipe
+
+SECONDS_BETWEEN_LINES = 10.0  # without a terminal
+Clock = Callable[[], float]
+
+
+def duration(seconds: float) -> str:
+    """`0:42`, `12:05` or `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display(Protocol):
+    """How far a stage (training, evaluating) is."""
+
+    def message(self, text: str) -> None: ...
+
+    def show(self, stage: str, done: int, total: int, status: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LineDisplay:
+    """A line at the start of a stage, every few seconds, and at its end, for logs and pipes."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._stage = ""
+        self._last = 0.0
+
+    def message(self, text: str) -> None:
+        self._write(text)
+
+    def show(self, stage: str, done: int, total: int, status: str) -> None:
+        now = self._clock()
+        if stage != self._stage or done == total or now - self._last >= SECONDS_BETWEEN_LINES:
+            self._stage, self._last = stage, now
+            self._write(f"{stage} {done}/{total}  {status}".rstrip())
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class ProgressReporter:
+    """The engine's Reporter (aligncli/engine/reporter.py) in words, on either display."""
+
+    def __init__(
+        self, display: Display, header: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._display = display
+        self._header = tuple(header)
+        self._clock = clock
+        self._iterations = 0
+        self._loss = ""
+        self._since: tuple[float, int] | None = None  # when a stage was first told of, and what was done then
+
+    def message(self, text: str) -> None:
+        for line in (*self._header, text):
+            self._display.message(line)
+        self._header = ()
+
+    def start(self, *, iterations: int, first: int, recipe: Recipe, num_parameters: int, num_images: int) -> None:
+        self._iterations = iterations
+        batch = recipe.schedule.batch_size
+        self.message(f"{num_parameters / 1e6:.2f} M parameters, {num_images:,} training images, {batch} images a step")
+        if first:
+            self.message(f"resumed after iteration {first}")
+
+    def step(self, record: Mapping[str, float]) -> None:
+        if "loss" in record:
+            self._loss = f"loss {record['loss']:.3f}  "
+        status = f"{self._loss}{record['images_per_second']:.1f} images/s  ETA {duration(record['eta_seconds'])}"
+        self._display.show("training", int(record["iteration"]), self._iterations, status)
+
+    def evaluation(self, *, done: int, total: int) -> None:
+        self.stage("evaluating", done=done, total=total)
+
+    def stage(self, name: str, *, done: int, total: int) -> None:
+        """Any other work that is counted; the time left follows from the counts so far."""
+        now = self._clock()
+        if self._since is None:
+            self._since = (now, done)  # the first report comes after a part of unknown duration
+        start, first = self._since
+        left = (now - start) / (done - first) * (total - done) if done > first else 0.0
+        self._display.show(name, done, total, f"ETA {duration(left)}" if left else "")
+        if done == total:
+            self._since = None
+
+    def finish(self) -> None:
+        self._display.close()

@@ -1,0 +1,91 @@
+"""`aligncli data`: faults, figures and pictures of a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.command_line import Run
+
+
+def test_a_sound_folder_has_no_faults(run: Run, data_folder: Path) -> None:
+    ended = run("data", "check", data_folder)
+    assert (ended.code, ended.stdout) == (0, f"{data_folder}: no faults\n")
+    assert run("data", "check", data_folder, "--json").json == {"folder": str(data_folder), "faults": []}
+
+
+def test_a_faulty_folder_gets_a_line_a_fault_and_exit_code_2(run: Run, data_folder: Path) -> None:
+    path = data_folder / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["bbox"] = [1, 2, -3, 4]
+    document["annotations"][1]["category_id"] = 77
+    path.write_text(json.dumps(document))
+    (data_folder / "images" / "val2.png").write_bytes(b"broken")
+    ended = run("data", "check", data_folder)
+    assert ended.code == 2
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 3
+    for line, text in zip(lines, ("annotations[0].bbox", "annotations[1].category_id", "val2.png"), strict=True):
+        assert text in line
+    as_json = run("data", "check", data_folder, "--json")
+    assert (as_json.code, as_json.json["faults"]) == (2, lines)
+
+
+def test_a_missing_folder_is_a_fault(run: Run, tmp_path: Path) -> None:
+    ended = run("data", "check", tmp_path / "nowhere")
+    assert ended.code == 2
+    assert ended.stdout.splitlines() == [f"data folder {tmp_path / 'nowhere'} does not exist"]
+
+
+def test_the_official_coco_layout_is_checked_without_a_word_about_it(run: Run, data_folder: Path) -> None:
+    for split in ("train", "val"):
+        annotations = data_folder / "annotations" / f"instances_{split}.json"
+        annotations.rename(annotations.with_name(f"instances_{split}2017.json"))
+        images = data_folder / f"{split}2017"
+        images.mkdir()
+        for path in (data_folder / "images").glob(f"{split}*"):
+            path.rename(images / path.name)
+    assert run("data", "check", data_folder).code == 0
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_stats_count_and_measure(run: Run, data_folder: Path, split: str) -> None:
+    stats = run("data", "stats", data_folder, "--split", split, "--json").json
+    assert stats["num_images"] == 4
+    assert stats["boxes_per_class"] == {"cat": 2, "dog": 2}
+    assert stats["box_sizes"] == [24.0] * 5
+    shown = run("data", "stats", data_folder, "--split", split).stdout
+    for text in ("cat", "dog", "50.0%", "64 pixels", "48 pixels", "1.00"):
+        assert text in shown
+
+
+def test_the_embedded_shapes_can_be_described(run: Run) -> None:
+    assert set(run("data", "stats", "shapes", "--split", "val", "--json").json["boxes_per_class"]) == {
+        "ellipse",
+        "rectangle",
+        "triangle",
+        "diamond",
+        "cross",
+        "ring",
+    }
+
+
+@pytest.mark.parametrize(("count", "indices"), [(2, [0, 2]), (3, [0, 1, 2]), (12, [0, 1, 2, 3])])
+def test_a_view_is_a_sheet_of_images_spread_over_the_split(
+    run: Run, data_folder: Path, tmp_path: Path, count: int, indices: list[int]
+) -> None:
+    out = tmp_path / "new" / "sheet.png"
+    ended = run("data", "view", data_folder, "--out", out, "--count", count, "--json")
+    assert ended.json == {"picture": str(out), "indices": indices}
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 400 * len(indices)
+
+
+def test_a_missing_folder_is_one_error_line(run: Run, tmp_path: Path) -> None:
+    for command in ("stats", "view"):
+        line = run("data", command, tmp_path / "nowhere").error_line()
+        assert f"{tmp_path / 'nowhere'} does not exist" in line

@@ -1,0 +1,49 @@
+"""The paper's schedule and the small-scale one, step by step."""
+
+import pytest
+import torch
+
+from aligncli.config import AdamWConfig, OneCycleConfig, ScheduleConfig, SGDConfig, StepDecayConfig
+from aligncli.engine.schedule import build_optimizer, build_scheduler, scaled_lr
+
+
+def rates(schedule, optimizer_config):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = build_optimizer(optimizer_config, [parameter], batch_size=schedule.batch_size)
+    scheduler = build_scheduler(schedule, optimizer)
+    seen = []
+    for _ in range(schedule.iterations):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_the_paper_s_rate_warms_up_for_500_steps_and_drops_at_60k_and_80k():
+    schedule = ScheduleConfig(iterations=900, decay=StepDecayConfig(warmup_iterations=5))
+    seen = rates(schedule, SGDConfig())
+    assert seen[0] == pytest.approx(0.01 / 3)
+    assert seen[5:600] == pytest.approx([0.01] * 595)
+    assert seen[600:800] == pytest.approx([0.001] * 200)  # 60k of 90k, in hundredths
+    assert seen[800:] == pytest.approx([0.0001] * 100)
+    assert ScheduleConfig().iterations == 90_000
+    assert ScheduleConfig().decay.warmup_iterations == 500
+
+
+def test_one_cycle_peaks_after_the_warm_up_and_ends_near_zero():
+    seen = rates(ScheduleConfig(iterations=100, batch_size=8, decay=OneCycleConfig(warmup_fraction=0.1)), AdamWConfig())
+    assert max(range(100), key=seen.__getitem__) == pytest.approx(10, abs=1)
+    assert max(seen) == pytest.approx(2e-3, rel=1e-2)
+    assert seen[-1] < 1e-5
+
+
+def test_the_rate_is_proportional_to_the_batch():
+    assert scaled_lr(SGDConfig(), 16) == 0.01
+    assert scaled_lr(SGDConfig(), 2) == pytest.approx(0.00125)
+
+
+def test_frozen_parameters_are_not_optimised():
+    frozen = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+    free = torch.nn.Parameter(torch.zeros(1))
+    optimizer = build_optimizer(SGDConfig(), [frozen, free], batch_size=16)
+    assert optimizer.param_groups[0]["params"] == [free]

@@ -27,7 +27,8 @@ class AlignedTrunk(nn.Module):
         super().__init__()
         self.alignment = alignment
         self.layers = nn.Sequential(
-            *norm_and_activation(channels, norm),
+            # Levels that were aligned in one call are views of one tensor, which autograd keeps unchanged.
+            *norm_and_activation(channels, norm, inplace=False),
             *conv_stack(channels, channels, num_convs=num_convs, kernel_size=conv_kernel_size, norm=norm),
         )
 

@@ -57,9 +57,9 @@ def conv_stack(in_channels: int, channels: int, *, num_convs: int, kernel_size: 
     return nn.Sequential(*layers)
 
 
-def norm_and_activation(channels: int, norm: str) -> list[nn.Module]:
+def norm_and_activation(channels: int, norm: str, *, inplace: bool = True) -> list[nn.Module]:
     """ReLU, behind a GroupNorm with 8 channels a group where `norm` is "group"."""
-    relu = nn.ReLU(inplace=True)
+    relu = nn.ReLU(inplace=inplace)
     return [nn.GroupNorm(max(1, channels // 8), channels), relu] if norm == "group" else [relu]
 
 

@@ -1,19 +1,18 @@
 """RoIConv (section 4.2): a convolution whose taps are read inside a box instead of around a cell.
 
-The operator `aligncli::roi_conv` with its fake kernel, gradient and FLOP formula; `roi_conv`, which checks and
-dispatches; `RoIConv2d`, the module. Boxes are xyxy in pixels of the network input; the point (x, y) of the
-input is (x / S, y / S) in cells of a map with stride S, whose cell (X, Y) has its centre at (X + .5, Y + .5).
+`roi_conv` checks its input and dispatches; `RoIConv2d` is the module; the operator itself is in operator.py.
+Boxes are xyxy in pixels of the network input; the point (x, y) of the input is (x / S, y / S) in cells of a
+map with stride S, whose cell (X, Y) has its centre at (X + .5, Y + .5).
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
-from aligncli.ops import portable, reference
+from aligncli.ops import operator, reference
 from aligncli.ops.backend import choose_backend
 from aligncli.ops.offsets import kernel_pair
 
@@ -94,7 +93,7 @@ def _roi_conv_levels(
     if choose_backend(backend).name == "reference":
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
-        rows = _roi_conv(features, boxes, weight, bias, strides)
+        rows = operator.roi_conv_rows(features, boxes, weight, bias, strides)
     shapes = [(level.shape[0], level.shape[1], weight.shape[0]) for level in boxes]
     if len(shapes) == 1:
         return [rows.view(shapes[0])]
@@ -141,116 +140,6 @@ def _check_level(features: Tensor, boxes: Tensor, weight: Tensor, stride: float)
         raise ValueError(f"roi_conv: boxes must be floating point, got {boxes.dtype}")
     if not stride > 0:
         raise ValueError(f"roi_conv: stride must be positive pixels a cell, got {stride}")
-
-
-# ---------------------------------------------------------------- the operator
-
-# One tensor with the rows of all levels comes back, so that a backend can multiply across levels.
-
-
-@torch.library.custom_op("aligncli::roi_conv", mutates_args=())
-def _roi_conv(
-    features: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    weight: Tensor,
-    bias: Tensor | None,
-    strides: Sequence[float],
-) -> Tensor:
-    with torch.autocast(weight.device.type, enabled=False):
-        return portable.forward(features, boxes, weight, bias, strides)
-
-
-@torch.library.register_fake("aligncli::roi_conv")
-def _(
-    _features: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    weight: Tensor,
-    _bias: Tensor | None,
-    _strides: Sequence[float],
-) -> Tensor:
-    return weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
-
-
-@torch.library.custom_op("aligncli::roi_conv_backward", mutates_args=())
-def _roi_conv_backward(
-    grad: Tensor,
-    features: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    weight: Tensor,
-    strides: Sequence[float],
-    needs: Sequence[bool],
-) -> list[Tensor]:
-    """`needs` has a flag for each features, each boxes and weight; returns those gradients, in that order."""
-    # Backward may run under an autocast that forward did not run under.
-    with torch.autocast(weight.device.type, enabled=False):
-        return portable.backward(grad, features, boxes, weight, strides, needs)
-
-
-@torch.library.register_fake("aligncli::roi_conv_backward")
-def _(
-    _grad: Tensor,
-    features: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    weight: Tensor,
-    _strides: Sequence[float],
-    needs: Sequence[bool],
-) -> list[Tensor]:
-    gradients = []
-    for tensor, needed in zip([*features, *boxes, weight], needs, strict=True):
-        if needed and tensor.dim() == 4:  # features and weight have channels-last gradients
-            size, channels, height, width = tensor.shape
-            gradients.append(tensor.new_empty(size, height, width, channels).permute(0, 3, 1, 2))
-        elif needed:
-            gradients.append(tensor.new_empty(tensor.shape))
-    return gradients
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (passed by name)
-    features, boxes, weight, _, strides = inputs
-    ctx.save_for_backward(*features, *boxes, weight)
-    ctx.strides = strides
-
-
-def _roi_conv_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    num_levels = len(ctx.strides)
-    *levels, weight = ctx.saved_tensors
-    features, boxes = levels[:num_levels], levels[num_levels:]
-    needs_features, needs_boxes, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    needs = [*needs_features, *needs_boxes, needs_weight]
-    # A graph with the bias alone to train still gets here, and then there is nothing to gather.
-    found = iter(_roi_conv_backward(grad, features, boxes, weight, ctx.strides, needs) if any(needs) else [])
-    gradients = [next(found) if needed else None for needed in needs]
-    grad_bias = grad.sum(0) if needs_bias else None
-    return gradients[:num_levels], gradients[num_levels:-1], gradients[-1], grad_bias, None
-
-
-def _refuse_double_backward(_ctx: Any, *_grads: Any) -> None:
-    raise RuntimeError("RoIConv has no double backward: differentiate it once, without create_graph=True")
-
-
-torch.library.register_autograd("aligncli::roi_conv", _roi_conv_gradients, setup_context=_save_inputs)
-torch.library.register_autograd("aligncli::roi_conv_backward", _refuse_double_backward)
-
-
-@register_flop_formula(torch.ops.aligncli.roi_conv)
-def _count_flops(_features: Any, boxes: Any, weight: Any, *_: Any, **__: Any) -> int:
-    """The matrix product's, as for conv2d; gathering is not counted, as im2col is not."""
-    return 2 * sum(num_images * num_rois for num_images, num_rois, _ in boxes) * math.prod(weight)
-
-
-@register_flop_formula(torch.ops.aligncli.roi_conv_backward)
-def _count_backward_flops(
-    _grad: Any, features: Any, boxes: Any, weight: Any, _strides: Any, needs: Sequence[bool], **_: Any
-) -> int:
-    num_levels = len(boxes)
-    flops = 0
-    for level in range(num_levels):
-        num_products = (needs[level] or needs[num_levels + level]) + needs[-1]
-        flops += num_products * _count_flops(features, boxes[level : level + 1], weight)
-    return flops
-
-
-# ---------------------------------------------------------------- the module
 
 
 class RoIConv2d(nn.Module):

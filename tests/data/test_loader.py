@@ -125,7 +125,7 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(first):
 
 
 def test_an_image_is_augmented_anew_each_time():
-    loader = train_loader(Numbered(SIZES[:1]), INPUT, batch_size=1, seed=0, num_batches=30)
+    loader = train_loader(Numbered(SIZES[:1]), INPUT, batch_size=1, seed=0, num_batches=100)
     assert len({images[0].shape for images, _ in loader}) == 9  # every short side from 16 to 24
 
 

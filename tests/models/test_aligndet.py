@@ -8,6 +8,7 @@ from tests.helpers import random_batch, tiny_detector
 
 HEADS = {
     "four 3x3 convolutions": {"model.adm.num_convs": 4},
+    "without norm, as in the paper": {"model.adm.norm": "none", "model.dpm.tower.norm": "none"},
     "7x7 and one 1x1": {
         "model.adm.alignment.kernel_size": 7,
         "model.adm.num_convs": 1,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aligncli.ops import portable, roi_conv
+from aligncli.ops import portable, roi_conv, taps
 
 WILD = [math.nan, math.inf, -math.inf, 3e38, -3e38, 1e9, -1e6, 0.0, 1e-40]
 
@@ -144,7 +144,7 @@ def test_chunks_and_blocks_do_not_change_the_result(monkeypatch, random_boxes):
     )
     whole = compute_with_gradients("portable", *problem)
     for size in (1, 4000, 20_000):  # a location at a time; then chunks that do not divide images or blocks
-        monkeypatch.setattr(portable, "CPU_CHUNK_BYTES", size)
+        monkeypatch.setattr(taps, "CPU_CHUNK_BYTES", size)
         parts = compute_with_gradients("portable", *problem)
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-11)
 
@@ -167,10 +167,10 @@ def test_without_onednn_the_result_is_the_same(monkeypatch, random_boxes):
     device_type=st.sampled_from(["cpu", "cuda"]),
 )
 def test_a_chunk_of_columns_is_never_above_64_megabytes(channels, num_taps, dtype, device_type):
-    num_locations = portable.chunk_locations(channels, num_taps, dtype, device_type)
+    num_locations = taps.chunk_locations(channels, num_taps, dtype, device_type)
     assert num_locations >= 1
     assert num_locations * num_taps * channels * dtype.itemsize <= 64 << 20
-    num_locations = portable.block_locations(num_taps, dtype, device_type)
+    num_locations = taps.block_locations(num_taps, dtype, device_type)
     assert num_locations >= 1
     assert num_locations * num_taps * 4 * (8 + dtype.itemsize) <= 64 << 20
 
@@ -195,7 +195,7 @@ def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs():
     with LargestTensor() as largest:
         rows = portable.forward([features], [boxes], weight, None, [8.0])
         portable.backward(torch.ones_like(rows), [features], [boxes], weight, [8.0], [True, True, True])
-    assert largest.num_bytes <= 2 * portable.CPU_CHUNK_BYTES
+    assert largest.num_bytes <= 2 * taps.CPU_CHUNK_BYTES
 
 
 # ---------------------------------------------------------------- CUDA

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from aligncli.cli import data, evaluate, options, predict, recipes, train
+from aligncli.cli import data, evaluate, extract, options, predict, recipes, train
 from aligncli.cli.render import print_error
 from aligncli.engine.interrupt import Interrupted
 from aligncli.errors import UserError
@@ -90,6 +90,7 @@ def _register(group: typer.Typer, name: str, command: Callable[..., None]) -> No
 _register(app, "train", train.train)
 _register(app, "eval", evaluate.evaluate)
 _register(app, "predict", predict.predict)
+_register(app, "extract", extract.extract)
 _register(recipes_app, "list", recipes.list_recipes)
 _register(recipes_app, "show", recipes.show_recipe)
 _register(data_app, "check", data.check)

@@ -20,7 +20,14 @@ PictureFolder = Annotated[
     typer.Option("--out", metavar="DIR", help="Where the pictures go. Default: RUN/predictions."),
 ]
 Score = Annotated[
-    float, typer.Option("--score", metavar="S", min=0.0, max=1.0, help="Drop detections below this score.")
+    float,
+    typer.Option(
+        "--score",
+        metavar="S",
+        min=0.0,
+        max=1.0,
+        help="Drop detections below this score; the recipe drops those below its own cut.",
+    ),
 ]
 
 

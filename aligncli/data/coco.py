@@ -82,6 +82,15 @@ class CocoDataset:
         """Boxes without area inside their image, which no training target holds."""
         return int((~self._usable).sum())
 
+    def notes(self) -> list[str]:
+        """How many boxes and images training does without, and which image was the first."""
+        notes = []
+        if self.num_boxes_left_out:
+            notes.append(f"{self._annotation_path}: {self.num_boxes_left_out} boxes without area are not learned")
+        if files := self.unreadable_files:
+            notes.append(f"{self._annotation_path}: {len(files)} unreadable images were skipped, first {files[0]!r}")
+        return notes
+
     def ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dict with the published boxes and areas; annotation ids are re-indexed 1..B."""
         image_ids = self._image_ids.tolist()

@@ -90,6 +90,10 @@ class DetectionDataset(Protocol):
         """
         ...
 
+    def notes(self) -> list[str]:
+        """What was left out so far and a user should know, one line each."""
+        ...
+
 
 @dataclass(frozen=True)
 class BoxTable:

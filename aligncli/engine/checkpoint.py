@@ -66,9 +66,14 @@ def load_checkpoint(run: RunFolder, *, device: str) -> Checkpoint:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's state as safetensors, by way of a temporary neighbour and a rename."""
+    """Write a model's state as safetensors; see `write_weights`."""
+    write_weights(model.state_dict(), path)
+
+
+def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, by way of a temporary neighbour and a rename."""
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
     _flush(temporary)
     temporary.replace(path)
 

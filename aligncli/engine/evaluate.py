@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from aligncli.build import build_dataset
+from aligncli.catalog import on_folder
 from aligncli.config import Recipe
 from aligncli.data.dataset import DetectionDataset, Split, require_same_categories
 from aligncli.engine.inference import detect_dataset, load_run
@@ -56,10 +57,9 @@ def evaluate_run(
     the run folder as it is. Raises CheckpointError, DataError, DeviceError.
     """
     loaded = load_run(run_dir, device=device)
-    changes: dict[str, object] = {} if evaluator is None else {"evaluation.evaluator": evaluator}
-    if data is not None:
-        changes["data"] = {"kind": "coco", "root": str(data)}
-    recipe = loaded.recipe.changed(changes)
+    recipe = loaded.recipe if data is None else on_folder(loaded.recipe, data)
+    if evaluator is not None:
+        recipe = recipe.changed({"evaluation.evaluator": evaluator})
     dataset = build_dataset(recipe, split)
     require_same_categories(loaded.categories, dataset.categories, source=str(data or f"data of {run_dir}"))
     evaluation = evaluate_model(

@@ -69,9 +69,7 @@ def predict_images(
     for path in paths:
         original = open_image(path)
         size = run.recipe.input
-        image, scale = resize_image(
-            image_tensor(original), short_side=size.max_short_side, long_side=size.long_side
-        )
+        image, scale = resize_image(image_tensor(original), short_side=size.max_short_side, long_side=size.long_side)
         output = run.model([to_unit_range(image, device)])[0]
         kept = output["scores"] >= score_threshold
         output = {name: value[kept].cpu() for name, value in output.items()}

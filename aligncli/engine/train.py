@@ -59,6 +59,7 @@ def train(
     check_device(device, amp=recipe.schedule.amp)
     train_set, val_set = build_datasets(recipe)
     require_same_categories(train_set.categories, val_set.categories, source="validation annotations")
+    known_notes = train_set.notes()
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, num_classes=len(train_set.categories.names))
     trainer = Trainer(recipe, model, device=device)
@@ -68,9 +69,14 @@ def train(
         reporter.message(initialize(model, recipe, download=download))
         run.create(recipe, train_set.categories, device=device)
     reporter.message(_describe_lr(recipe))
+    for note in known_notes:
+        reporter.message(note)
     try:
         with stop_on_signal() as request:
             metrics = _run(trainer, run, train_set, val_set, reporter, request)
+        for note in train_set.notes():
+            if note not in known_notes:
+                reporter.message(note)
     finally:
         reporter.finish()
     return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from aligncli.config import Recipe
-from aligncli.engine.checkpoint import load_weights
+from aligncli.engine.checkpoint import load_weights, write_weights
+from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import CheckpointError
 
+FEATURE_PARTS = ("backbone.", "neck.")
 STEM_NAMES = {"conv1": "stem.0", "bn1": "stem.1"}  # torchvision's ResNet to ours
 
 
@@ -34,6 +36,18 @@ def initialize(model: nn.Module, recipe: Recipe, *, download: bool) -> str:
             return _load_fitting(model, weights, source="imagenet")
         case path:
             return _load_fitting(model, load_weights(Path(path)), source=path)
+
+
+def extract_features(run_dir: Path, path: Path) -> int:
+    """Write a run's backbone and neck to a .safetensors file that other recipes can start from.
+
+    Returns the number of tensors. Raises CheckpointError where `run_dir` holds no weights.
+    """
+    weights = load_weights(RunFolder(run_dir).weights_path)
+    kept = {name: x for name, x in weights.items() if name.startswith(FEATURE_PARTS) and x.is_floating_point()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(kept, path)
+    return len(kept)
 
 
 def _load_fitting(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> str:

@@ -16,6 +16,7 @@ COMMANDS = [
     ["train"],
     ["eval"],
     ["predict"],
+    ["extract"],
     ["recipes", "list"],
     ["recipes", "show"],
     ["data", "check"],

@@ -68,5 +68,7 @@ def test_every_tensor_of_a_torchvision_classifier_finds_its_place(name, tmp_path
 
 
 def test_stem_names_cover_torchvision_s(monkeypatch):
-    stem = {key.split(".")[0] for key in torchvision.models.resnet18().state_dict() if not key.startswith(("layer", "fc"))}
+    stem = {
+        key.split(".")[0] for key in torchvision.models.resnet18().state_dict() if not key.startswith(("layer", "fc"))
+    }
     assert stem == set(weights_module.STEM_NAMES)

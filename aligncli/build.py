@@ -1,4 +1,4 @@
-"""From a recipe to working parts: one `match` statement for each union of config.py, nothing hidden.
+"""From a recipe to working parts: one `match` statement for each union of config/, nothing hidden.
 
 To add a backbone, neck, DPM, alignment, detector or data set: write its class, its config, its case here.
 """

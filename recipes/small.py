@@ -60,7 +60,7 @@ FOUR_CONV_ADM = ADMConfig(
 )
 # The paper's large-kernel head: aligned k x k, then one 1x1 convolution (Table 6).
 ONE_CONV_ADM = ADMConfig(
-    alignment=RoIConvConfig(kernel_size=5),
+    alignment=RoIConvConfig(kernel_size=7),
     channels=128,
     num_convs=1,
     conv_kernel_size=1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -9,6 +12,9 @@ from aligncli.build import build_model
 from aligncli.catalog import load_recipe
 from aligncli.config import Recipe
 from aligncli.models.detector import Detector
+
+# Real photographs in COCO format. Tests that need them skip, saying so, where this folder is absent.
+REAL_DATA = Path(os.environ.get("ALIGNCLI_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def tiny_recipe(name: str = "aligndet_small", changes: dict[str, object] | None = None) -> Recipe:

@@ -108,4 +108,4 @@ def show_metrics(
         output.table(columns, [[number(metrics[name]) for name in columns]], text_columns=0)
     output.line(f"percent; s, m, l: objects below {small}^2, below {large}^2 and from {large}^2 pixels")
     if paper:
-        output.line(f"reproduces: {paper}")
+        output.line(f"paper: {paper}")

@@ -22,7 +22,7 @@ from aligncli.engine.reporter import Reporter, SilentReporter
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.schedule import build_optimizer, build_scheduler, scaled_lr
 from aligncli.engine.weights import initialize
-from aligncli.errors import CheckpointError, RecipeError, TrainingError
+from aligncli.errors import CheckpointError, RecipeError, TrainingError, first_line
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ def train(
         for note in train_set.notes():
             if note not in known_notes:
                 reporter.message(note)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory on {device}: lower schedule.batch_size, or raise schedule.accumulate to split it "
+            f"({first_line(error)})"
+        ) from error
     finally:
         reporter.finish()
     return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)

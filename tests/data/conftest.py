@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from aligncli.config import CocoConfig
-
-REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.helpers import REAL_DATA
 
 
 class DataFolder:

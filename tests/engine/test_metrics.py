@@ -1,8 +1,6 @@
 import json
 import math
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,10 @@ from pycocotools.cocoeval import COCOeval
 from aligncli.data.dataset import Categories
 from aligncli.engine.metrics import METRIC_NAMES, CocoMetrics, compute_metrics, score_files, to_coco_results
 from aligncli.errors import DataError, UserError
+from tests.helpers import REAL_DATA
 
 AREA_BINS = ((32.0**2, 96.0**2), (40.0**2, 80.0**2), (10.0, 30_000.5))
-COCO_CHECK = Path(os.environ.get("ALIGNCLI_TEST_DATA", "/nonexistent")) / "coco_eval_check"
+COCO_CHECK = REAL_DATA / "coco_eval_check"
 
 
 def one_image(boxes, *, category_id=1, **fields):
@@ -287,7 +286,7 @@ UNKNOWN_CLASS = json.dumps([found((1, 2, 3, 4), category_id=18)])
 
 
 class TestFiles:
-    @pytest.mark.skipif(not COCO_CHECK.is_dir(), reason="ALIGNCLI_TEST_DATA has no coco_eval_check")
+    @pytest.mark.skipif(not COCO_CHECK.is_dir(), reason=f"{COCO_CHECK} is absent")
     @pytest.mark.parametrize("evaluator", ["hotcoco", "pycocotools"])
     def test_the_twelve_published_numbers_of_the_coco_api(self, evaluator):
         metrics = score_files(

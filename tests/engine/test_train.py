@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_weights_metrics_detections_and_everything_to_rebuild_it(finished):
-    recipe, result = finished
+    _, result = finished
     names = {path.name for path in result.run_dir.iterdir()}
     assert names == {
         "recipe.json",
@@ -120,6 +120,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before
     with pytest.raises(TrainingError, match="adm_box loss is not finite at iteration 8"):
         train(recipe, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0000004"]
+
+
+def test_out_of_memory_is_one_line_that_says_what_to_change(recipe, tmp_path, monkeypatch):
+    def exhausted(self, batches):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore lines")
+
+    monkeypatch.setattr(Trainer, "step", exhausted)
+    with pytest.raises(TrainingError, match=r"schedule\.accumulate.*Tried to allocate 9 GiB") as raised:
+        train(recipe, tmp_path)
+    assert "\n" not in str(raised.value)
 
 
 def test_accumulated_gradients_are_the_mean_of_the_parts(recipe):

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from aligncli.catalog import load_recipe
 from aligncli.build import build_model
+from aligncli.catalog import load_recipe
 from aligncli.engine import weights as weights_module
 from aligncli.engine.weights import initialize
 from aligncli.errors import CheckpointError
@@ -33,7 +33,7 @@ def test_a_user_s_file_is_loaded_where_names_and_shapes_fit(tmp_path):
     assert torch.equal(model.adm.class_predictor.weight, fresh)  # 3 classes, not 5
 
 
-def test_weights_of_another_backbone_are_refused(tmp_path):
+def test_weights_of_another_backbone_are_refused():
     recipe = tiny_recipe(changes={"weights": "shapes", "model.backbone.tiny_widths": (8, 8, 8, 8, 8)})
     with pytest.raises(CheckpointError, match="do not fit the recipe's backbone"):
         initialize(build_model(recipe, 3), recipe, download=False)
@@ -67,7 +67,7 @@ def test_every_tensor_of_a_torchvision_classifier_finds_its_place(name, tmp_path
         assert torch.allclose(model.backbone(image)[level], x, atol=1e-3, rtol=1e-3)
 
 
-def test_stem_names_cover_torchvision_s(monkeypatch):
+def test_stem_names_cover_torchvision_s():
     stem = {
         key.split(".")[0] for key in torchvision.models.resnet18().state_dict() if not key.startswith(("layer", "fc"))
     }

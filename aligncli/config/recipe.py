@@ -1,0 +1,121 @@
+"""A whole experiment as data, and how it is changed and read: dotted keys, nearest names, one-line errors."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from aligncli.config.base import Config, NonNegative
+from aligncli.config.model import AlignDetConfig, Model
+from aligncli.config.run import (
+    Data,
+    EvaluationConfig,
+    InputConfig,
+    OpsConfig,
+    Optimizer,
+    ScheduleConfig,
+    SGDConfig,
+    ShapesConfig,
+)
+from aligncli.errors import RecipeError
+
+
+class Recipe(Config):
+    """One experiment. `weights` starts the model: nothing, a packaged file, ImageNet, or a path."""
+
+    name: str
+    summary: str
+    paper: str = ""  # the section or table that it reproduces
+    seed: NonNegative = 0
+    model: Model = AlignDetConfig()
+    weights: str = "none"  # none | shapes | imagenet | path to a .safetensors file
+    data: Data = ShapesConfig()
+    input: InputConfig = InputConfig()
+    optimizer: Optimizer = SGDConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    ops: OpsConfig = OpsConfig()
+
+    def changed(self, changes: Mapping[str, object]) -> Recipe:
+        """A copy with dotted keys replaced, for example `{"model.backbone.name": "resnet101"}`.
+
+        A union member is chosen by its kind alone (`{"optimizer": "sgd"}` takes SGD's defaults).
+        Raises RecipeError for an unknown key, naming the nearest one, or a value that is not allowed.
+        """
+        values = self.model_dump()
+        for key, value in changes.items():
+            _replace(values, key, value)
+        return parse_recipe(values)
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Validate plain data (a recipe's JSON) into a Recipe. Raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, values)) from error
+
+
+def recipe_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every dotted key of a dumped recipe, leaves and sections."""
+    keys = []
+    for name, value in values.items():
+        keys.append(prefix + name)
+        if isinstance(value, dict):
+            keys.extend(recipe_keys(value, f"{prefix}{name}."))
+    return keys
+
+
+def _replace(values: dict[str, Any], key: str, value: object) -> None:
+    section = values
+    *parents, leaf = key.split(".")
+    for name in parents:
+        if not isinstance(section.get(name), dict):
+            raise _unknown_key(values, key)
+        section = section[name]
+    if leaf not in section:
+        raise _unknown_key(values, key)
+    if value == "none" and not isinstance(section[leaf], str):
+        value = None  # "none" is a word of some keys (weights, amp) and nothing at all for the others
+    if isinstance(section[leaf], dict) and isinstance(value, str):
+        value = {"kind": value}
+    section[leaf] = value
+
+
+def _unknown_key(values: Mapping[str, Any], key: str) -> RecipeError:
+    """Nearest by the whole key or by its last part alone: "lr" finds "optimizer.lr"."""
+
+    def nearness(known: str) -> tuple[float, float]:
+        whole = difflib.SequenceMatcher(None, key, known).ratio()
+        last = difflib.SequenceMatcher(None, key.rsplit(".", 1)[-1], known.rsplit(".", 1)[-1]).ratio()
+        return max(whole, last), whole
+
+    near = max(recipe_keys(values), key=nearness)
+    found = nearness(near)[0] >= 0.5
+    hint = f"did you mean {near!r}?" if found else f"top-level keys are {', '.join(values)}"
+    return RecipeError(f"unknown recipe key {key!r}: {hint}")
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """The first fault of a validation error in one line: key, value, what was expected."""
+    fault = error.errors(include_url=False)[0]
+    key = _dotted_key(fault["loc"], values) or "recipe"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"recipe key {key!r}: {fault['msg']}, got {reprlib.repr(fault.get('input'))}{more}"
+
+
+def _dotted_key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
+    """A fault's location as the user writes it: without the union tags that pydantic puts into it."""
+    parts: list[str] = []
+    section: Any = values
+    for part in location:
+        inside = isinstance(section, Mapping)
+        if inside and part not in section and part == section.get("kind"):
+            continue
+        parts.append(str(part))
+        section = section.get(part) if inside else None
+    return ".".join(parts)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from aligncli.engine.run_folder import RunFolder
@@ -73,7 +73,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors, by way of a temporary neighbour and a rename."""
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    # Not save_file: its files are readable by their owner alone, and run folders are shared
+    temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
     _flush(temporary)
     temporary.replace(path)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
@@ -44,15 +43,6 @@ def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
     ended = _python("-c", HELP_WITHOUT_TORCH, *arguments)
     assert ended.returncode == 0, ended.stderr
-
-
-def test_help_takes_less_than_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert _python("-m", "aligncli", "--help").returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.5  # the best of five: the machine may be busy
 
 
 @pytest.mark.parametrize("command", [[], ["recipes"], ["data"], *COMMANDS])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from aligncli.config import Recipe
+from aligncli.config import BackboneConfig, Recipe
 from aligncli.engine.checkpoint import load_weights, write_weights
 from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import CheckpointError
@@ -27,7 +27,7 @@ def initialize(model: nn.Module, recipe: Recipe, *, download: bool) -> str:
     """
     match recipe.weights:
         case "none":
-            return "weights: random"
+            return "weights: random" + _random_advice(recipe.model.backbone)
         case "shapes":
             with as_file(files("aligncli.weights") / "shapes_tiny.safetensors") as path:
                 return _load_fitting(model, load_weights(path), source="shapes")
@@ -48,6 +48,16 @@ def extract_features(run_dir: Path, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(kept, path)
     return len(kept)
+
+
+def _random_advice(backbone: BackboneConfig) -> str:
+    """What to change where random weights are frozen, or normalised by statistics that were never taken."""
+    if not (backbone.frozen_norm or backbone.frozen_stages):
+        return ""
+    return (
+        ", in a backbone that is partly frozen; to train from scratch, add "
+        "--set model.backbone.frozen_norm=false --set model.backbone.frozen_stages=0"
+    )
 
 
 def _load_fitting(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> str:

@@ -72,3 +72,9 @@ def test_stem_names_cover_torchvision_s():
         key.split(".")[0] for key in torchvision.models.resnet18().state_dict() if not key.startswith(("layer", "fc"))
     }
     assert stem == set(weights_module.STEM_NAMES)
+
+
+def test_random_weights_in_a_frozen_backbone_come_with_advice():
+    recipe = load_recipe("aligndet_r50").changed({"weights": "none"})
+    assert "--set model.backbone.frozen_norm=false" in initialize(tiny_detector(), recipe, download=False)
+    assert initialize(tiny_detector(), tiny_recipe(), download=False) == "weights: random"

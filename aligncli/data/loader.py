@@ -7,6 +7,7 @@ Batches are lists; padding to a common size is the model's, which knows its stri
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -70,6 +71,7 @@ class Loader:
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_collate,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
             generator=torch.Generator(),  # or each pass would advance torch's global random stream
         )
 
@@ -172,6 +174,12 @@ class _EvaluationSamples(Dataset):
             return error
         short_side, long_side = self._input.max_short_side, self._input.long_side
         return prepare(image, target, short_side=short_side, long_side=long_side, flip=False)
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """A terminal sends Ctrl-C to workers too; one that died of it would take the run with it before it is saved."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(samples: list[Sample | UserError]) -> Batch | UserError:

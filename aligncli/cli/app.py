@@ -17,8 +17,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from aligncli.cli import data, evaluate, extract, options, predict, recipes, train
-from aligncli.cli.render import print_error
+from aligncli.cli import bench, data, doctor, evaluate, extract, options, predict, recipes, train
+from aligncli.cli.render import print_error, show_log
 from aligncli.engine.interrupt import Interrupted
 from aligncli.errors import UserError
 
@@ -33,6 +33,7 @@ GROUP_SETTINGS: dict[str, Any] = {
 app = typer.Typer(name="aligncli", add_completion=False, **GROUP_SETTINGS)
 recipes_app = typer.Typer(**GROUP_SETTINGS)
 data_app = typer.Typer(**GROUP_SETTINGS)
+bench_app = typer.Typer(**GROUP_SETTINGS)
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,6 +69,12 @@ def _data(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+@bench_app.callback()
+def _bench(context: typer.Context) -> None:
+    """Measure speed and memory against other implementations."""
+    _help_if_alone(context)
+
+
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -91,13 +98,16 @@ _register(app, "train", train.train)
 _register(app, "eval", evaluate.evaluate)
 _register(app, "predict", predict.predict)
 _register(app, "extract", extract.extract)
+_register(app, "doctor", doctor.doctor)
 _register(recipes_app, "list", recipes.list_recipes)
 _register(recipes_app, "show", recipes.show_recipe)
 _register(data_app, "check", data.check)
 _register(data_app, "stats", data.stats)
 _register(data_app, "view", data.view)
+_register(bench_app, "op", bench.op)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 # Click's class, or the copy of it that newer typers carry: the public name is that of a subclass.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -108,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a file name may not fit the terminal's encoding
+    show_log("aligncli_ext")  # a kernel that is built at first use says so
     code = _run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()

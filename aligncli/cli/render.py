@@ -7,6 +7,7 @@ the tables are dropped. Text that comes from files or users is data here: never 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import traceback
@@ -102,12 +103,15 @@ class Output:
         return self._stderr.status(text) if self._live else nullcontext()
 
     @contextmanager
-    def progress(self, header: Sequence[str] = ()) -> Iterator[ProgressReporter]:
+    def progress(
+        self, header: Sequence[str] = (), *, waiting: str = "loading data and model"
+    ) -> Iterator[ProgressReporter]:
         """A reporter for the engine: a live bar on a terminal, a plain line now and then elsewhere.
 
-        The header waits for the first report, so that an error in the input stays alone.
+        The header waits for the first report, so that an error in the input stays alone; `waiting` is what a
+        terminal shows until then.
         """
-        display = LiveDisplay(self._stderr) if self._live else LineDisplay(self.note)
+        display = LiveDisplay(self._stderr, waiting) if self._live else LineDisplay(self.note)
         try:
             yield ProgressReporter(display, header)
         finally:
@@ -122,10 +126,25 @@ def print_error(text: str, *, label: str = "error", debug: bool = False) -> None
     console.print(Text.assemble((f"{label}: ", "bold red"), printable(text)), soft_wrap=True)
 
 
+class NoteHandler(logging.Handler):
+    """Prints a library's log records as notes, each a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console = Console(stderr=True, highlight=False)
+        console.print(Text(printable(record.getMessage())), soft_wrap=True)
+
+
+def show_log(name: str) -> None:
+    """Print what the logger `name` is told, from warnings on."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
+        logger.addHandler(NoteHandler())
+
+
 class LiveDisplay:
     """A bar a stage that redraws itself, for terminals."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, waiting: str = "") -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -135,7 +154,7 @@ class LiveDisplay:
             expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._waiting = console.status("loading data and model")
+        self._waiting = console.status(waiting)
         self._waiting.start()
 
     def message(self, text: str) -> None:

@@ -104,4 +104,4 @@ class EvaluationConfig(Config):
 
 
 class OpsConfig(Config):
-    backend: Literal["auto", "portable", "reference"] = "auto"  # who computes RoIConv
+    backend: Literal["auto", "native", "portable", "reference"] = "auto"  # who computes RoIConv

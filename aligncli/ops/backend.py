@@ -1,15 +1,21 @@
-"""Which implementation computes RoIConv, and why. The one module that reads the environment.
+"""Which implementation computes RoIConv, and why. The one module of aligncli that reads the environment.
 
-`reference` is the specification in plain PyTorch; `portable` is its fast twin, and runs wherever PyTorch does.
+`native` are the kernels of aligncli_ext; `portable` is plain PyTorch and runs wherever PyTorch does; `reference` is
+the specification. `native` is built at first use, so asking for it here may take seconds.
 """
 
 import os
 from dataclasses import dataclass
 
-from aligncli.errors import RecipeError
+import torch
 
-BACKENDS = ("portable", "reference")
+from aligncli.errors import DeviceError, RecipeError
+from aligncli_ext import cuda
+from aligncli_ext.cpu import build_cpu_kernels, find_cpu_kernels, load_cpu_kernels
+
+BACKENDS = ("native", "portable", "reference")
 ENVIRONMENT_VARIABLE = "ALIGNCLI_ROI_CONV"
+CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -20,20 +26,76 @@ class Backend:
     reason: str
 
 
-def choose_backend(requested: str = "auto") -> Backend:
-    """The backend that computes RoIConv when `requested` (auto, or a member of BACKENDS) is asked for.
+def requested_backend(requested: str = "auto") -> str:
+    """What is asked for, auto or a member of BACKENDS: ALIGNCLI_ROI_CONV takes precedence over `requested`.
 
-    The environment variable ALIGNCLI_ROI_CONV takes precedence, so that one run can be compared with another
-    without a change to its recipe. Raises RecipeError for an unknown name.
+    So one run can be compared with another without a change to its recipe. Raises RecipeError for an unknown name.
     """
     forced = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
     _check_known(forced, ENVIRONMENT_VARIABLE)
     _check_known(requested, "RoIConv backend")
-    if forced != "auto":
-        return Backend(forced, f"{ENVIRONMENT_VARIABLE} is set")
-    if requested != "auto":
-        return Backend(requested, "it was asked for")
-    return Backend("portable", "it is the fastest one and runs on every device")
+    return requested if forced == "auto" else forced
+
+
+def choose_backend(
+    requested: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Backend:
+    """The backend that computes RoIConv of features on `device` in `dtype`, when `requested` is asked for.
+
+    auto is native where there is one, else portable. Raises RecipeError for an unknown name, and DeviceError where
+    native was asked for and is not to be had.
+    """
+    name = requested_backend(requested)
+    asked = f"{ENVIRONMENT_VARIABLE} is set" if name != requested else "it was asked for"
+    if name not in ("auto", "native"):
+        return Backend(name, asked)
+    missing = missing_native(device=device, dtype=dtype)
+    if name == "auto":
+        if missing is None:
+            return Backend("native", "it is the fastest one")
+        return Backend("portable", f"the native one is not to be had: {missing}")
+    if missing is not None:
+        raise DeviceError(f"RoIConv backend native ({asked}) is not to be had: {missing}; use auto or portable")
+    return Backend("native", asked)
+
+
+def missing_native(*, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """Why there are no native kernels for features on `device` in `dtype`, None where there are. At first builds."""
+    device = torch.device(device)
+    match device.type:
+        case "cpu":
+            if dtype not in CPU_DTYPES:
+                return f"the CPU kernels compute float32, float64 and bfloat16, not {str(dtype).removeprefix('torch.')}"
+            return load_cpu_kernels().reason
+        case "cuda":
+            if not torch.cuda.is_available():
+                return "there is no CUDA device"
+            index = torch.cuda.current_device() if device.index is None else device.index
+            return cuda.unavailable_reason(dtype, index)
+        case other:
+            return f"there are no kernels for {other} devices"
+
+
+@dataclass(frozen=True)
+class NativeStatus:
+    """Whether a device has native kernels, and one line: where they lie, or why there are none."""
+
+    device: str
+    available: bool
+    detail: str
+
+
+def native_status(*, build: bool) -> list[NativeStatus]:
+    """Of the CPU and every CUDA device. With `build` the CPU's library is built, even where that failed before."""
+    kernels = build_cpu_kernels() if build else find_cpu_kernels()
+    found = [NativeStatus("cpu", kernels.library is not None, str(kernels.library or kernels.reason))]
+    for index in range(torch.cuda.device_count()):
+        device = f"cuda:{index}"
+        missing = missing_native(device=device, dtype=torch.float32)
+        found.append(NativeStatus(device, missing is None, missing or "compiled by NVRTC"))
+    if len(found) == 1:
+        found.append(NativeStatus("cuda", False, "there is no CUDA device"))
+    return found
 
 
 def _check_known(name: str, what: str) -> None:

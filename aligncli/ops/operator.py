@@ -5,13 +5,15 @@ Users call `aligncli.ops.roi_conv`, which checks its input; nothing is checked h
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from aligncli.ops import portable
+from aligncli.ops import native, native_cuda, portable
+from aligncli.ops.backend import choose_backend
 
 
 @torch.library.custom_op("aligncli::roi_conv", mutates_args=())
@@ -21,10 +23,22 @@ def roi_conv_rows(
     weight: Tensor,
     bias: Tensor | None,
     strides: Sequence[float],
+    backend: str,
 ) -> Tensor:
-    """All levels' rows in one tensor (sum of N R_l, O), so that a backend can multiply across levels."""
+    """All levels' rows in one tensor (sum of N R_l, O), so that a backend can multiply across levels.
+
+    backend: auto, native or portable. Which one computes is decided here, out of a compiler's sight, as that may
+    take building a library.
+    """
+    implementation = _implementation(backend, weight)
     with torch.autocast(weight.device.type, enabled=False):
-        return portable.forward(features, boxes, weight, bias, strides)
+        return implementation.forward(features, boxes, weight, bias, strides)
+
+
+def _implementation(backend: str, weight: Tensor) -> ModuleType:
+    if choose_backend(backend, device=weight.device, dtype=weight.dtype).name != "native":
+        return portable
+    return native_cuda if weight.is_cuda else native
 
 
 @torch.library.register_fake("aligncli::roi_conv")
@@ -34,6 +48,7 @@ def _(
     weight: Tensor,
     _bias: Tensor | None,
     _strides: Sequence[float],
+    _backend: str,
 ) -> Tensor:
     return weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
 
@@ -46,11 +61,13 @@ def _roi_conv_backward(
     weight: Tensor,
     strides: Sequence[float],
     needs: Sequence[bool],
+    backend: str,
 ) -> list[Tensor]:
     """`needs` has a flag for each features, each boxes and weight; returns those gradients, in that order."""
+    implementation = _implementation(backend, weight)
     # Backward may run under an autocast that forward did not run under.
     with torch.autocast(weight.device.type, enabled=False):
-        return portable.backward(grad, features, boxes, weight, strides, needs)
+        return implementation.backward(grad, features, boxes, weight, strides, needs)
 
 
 @torch.library.register_fake("aligncli::roi_conv_backward")
@@ -61,6 +78,7 @@ def _(
     weight: Tensor,
     _strides: Sequence[float],
     needs: Sequence[bool],
+    _backend: str,
 ) -> list[Tensor]:
     gradients = []
     for tensor, needed in zip([*features, *boxes, weight], needs, strict=True):
@@ -73,22 +91,25 @@ def _(
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (passed by name)
-    features, boxes, weight, _, strides = inputs
+    features, boxes, weight, _, strides, backend = inputs
     ctx.save_for_backward(*features, *boxes, weight)
     ctx.strides = strides
+    ctx.backend = backend
 
 
 def _roi_conv_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     num_levels = len(ctx.strides)
     *levels, weight = ctx.saved_tensors
     features, boxes = levels[:num_levels], levels[num_levels:]
-    needs_features, needs_boxes, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    needs_features, needs_boxes, needs_weight, needs_bias, _, _ = ctx.needs_input_grad
     needs = [*needs_features, *needs_boxes, needs_weight]
     # A graph with the bias alone to train still gets here, and then there is nothing to gather.
-    found = iter(_roi_conv_backward(grad, features, boxes, weight, ctx.strides, needs) if any(needs) else [])
+    found = iter(
+        _roi_conv_backward(grad, features, boxes, weight, ctx.strides, needs, ctx.backend) if any(needs) else []
+    )
     gradients = [next(found) if needed else None for needed in needs]
     grad_bias = grad.sum(0) if needs_bias else None
-    return gradients[:num_levels], gradients[num_levels:-1], gradients[-1], grad_bias, None
+    return gradients[:num_levels], gradients[num_levels:-1], gradients[-1], grad_bias, None, None
 
 
 def _refuse_double_backward(_ctx: Any, *_grads: Any) -> None:
@@ -107,7 +128,7 @@ def _count_flops(_features: Any, boxes: Any, weight: Any, *_: Any, **__: Any) ->
 
 @register_flop_formula(torch.ops.aligncli.roi_conv_backward)
 def _count_backward_flops(
-    _grad: Any, features: Any, boxes: Any, weight: Any, _strides: Any, needs: Sequence[bool], **_: Any
+    _grad: Any, features: Any, boxes: Any, weight: Any, _strides: Any, needs: Sequence[bool], *_: Any, **__: Any
 ) -> int:
     num_levels = len(boxes)
     flops = 0

@@ -5,12 +5,12 @@ rows (`embedding_bag`) and one matrix product turns a chunk of them into outputs
 chunk. Nothing is kept for the backward pass: it gathers again. taps.py knows what a location reads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from aligncli.ops.matmul import prepare_product, product_of_transposes
 from aligncli.ops.taps import chunks, sum_dtype
 
 
@@ -26,7 +26,7 @@ def forward(
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,).
     """
     rows = weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
-    multiply = _prepare_product(_matrix(weight), bias)
+    multiply = prepare_product(_matrix(weight), bias)
     start = 0
     for level, level_boxes, stride in zip(features, boxes, strides, strict=True):
         table = _table(level)
@@ -53,7 +53,7 @@ def backward(
     num_levels = len(features)
     grad_rows = grad_rows.contiguous()  # the gradient of a sum is one number, expanded
     matrix = _matrix(weight)
-    multiply = _prepare_product(matrix.T, None)
+    multiply = prepare_product(matrix.T, None)
     grad_matrix = matrix.new_zeros(matrix.shape, dtype=sum_dtype(weight)) if needs[-1] else None
     grad_features, grad_boxes = [], []
     start = 0
@@ -66,7 +66,7 @@ def backward(
             grad = grad_rows[start:end]
             start = end
             if grad_matrix is not None:
-                grad_matrix += _product_of_transposes(grad, chunk.gather(table))
+                grad_matrix += product_of_transposes(grad, chunk.gather(table))
             if not (need_features or need_boxes):
                 continue
             grad_taps = multiply(grad).view(-1, table.shape[1]).to(sum_dtype(weight))  # (r K, C)
@@ -82,38 +82,6 @@ def backward(
     if grad_matrix is not None:
         gradients.append(_kernel(grad_matrix, like=weight))
     return gradients
-
-
-def _prepare_product(matrix: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x -> x @ matrix.T + bias, for many x of a chunk's size."""
-    if _onednn_serves(matrix):
-        packed = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), None)
-        dense_bias = None if bias is None else bias.contiguous()
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, dense_bias, "none", [], "")
-    return lambda x: F.linear(x, matrix, bias)
-
-
-def _product_of_transposes(grad: Tensor, columns: Tensor) -> Tensor:
-    """grad.T @ columns: (r, O) and (r, K C) -> (O, K C)."""
-    if _onednn_serves(grad):
-        return torch.ops.mkldnn._linear_pointwise(grad.T.contiguous(), columns.T, None, "none", [], "")
-    return grad.T @ columns
-
-
-def _onednn_serves(matrix: Tensor) -> bool:
-    """Whether to go round BLAS: in float32 on AMD, oneDNN is over twice as fast as the MKL in PyTorch's wheels.
-
-    `conv2d` takes it by itself and `addmm` does not. The operator is private, inductor's own; where it is not
-    there, BLAS computes the same. Half types reach oneDNN through `addmm`.
-    """
-    return (
-        matrix.device.type == "cpu"
-        and matrix.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    )
 
 
 def _table(features: Tensor) -> Tensor:

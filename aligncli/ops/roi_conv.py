@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aligncli.ops import operator, reference
-from aligncli.ops.backend import choose_backend
+from aligncli.ops.backend import requested_backend
 from aligncli.ops.offsets import kernel_pair
 
 
@@ -61,8 +61,10 @@ def roi_conv(
     does not let them be changed in place.
 
     Gradients reach features, weight, bias and boxes, once: there is no double backward. Under autocast
-    features, weight and bias are cast, boxes are not. `backend` is auto, portable or reference.
-    Raises ValueError for shapes and dtypes that do not fit, RecipeError for an unknown backend.
+    features, weight and bias are cast, boxes are not. `backend` is auto or a member of
+    BACKENDS (see `choose_backend`).
+    Raises ValueError for shapes and dtypes that do not fit, RecipeError for an unknown backend, DeviceError for a
+    native one that was asked for and is not to be had.
     """
     if isinstance(features, Tensor) and isinstance(boxes, Tensor) and not isinstance(stride, Sequence):
         (output,) = _roi_conv_levels([features], [boxes], weight, bias, [stride], backend)
@@ -90,10 +92,11 @@ def _roi_conv_levels(
     _check_weight(weight, bias)
     for level, level_boxes, level_stride in zip(features, boxes, strides):
         _check_level(level, level_boxes, weight, level_stride)
-    if choose_backend(backend).name == "reference":
+    backend = requested_backend(backend)
+    if backend == "reference":
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
-        rows = operator.roi_conv_rows(features, boxes, weight, bias, strides)
+        rows = operator.roi_conv_rows(features, boxes, weight, bias, strides, backend)
     shapes = [(level.shape[0], level.shape[1], weight.shape[0]) for level in boxes]
     if len(shapes) == 1:
         return [rows.view(shapes[0])]
@@ -125,6 +128,8 @@ def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
             f"roi_conv: bias must be ({weight.shape[0]},) in weight's {weight.dtype}, "
             f"got {tuple(bias.shape)} in {bias.dtype}"
         )
+    if bias is not None and bias.device != weight.device:
+        raise ValueError(f"roi_conv: bias is on {bias.device} and weight on {weight.device}; move one of them")
 
 
 def _check_level(features: Tensor, boxes: Tensor, weight: Tensor, stride: float) -> None:
@@ -138,6 +143,11 @@ def _check_level(features: Tensor, boxes: Tensor, weight: Tensor, stride: float)
         raise ValueError(f"roi_conv: boxes must be ({features.shape[0]}, R, 4), got {tuple(boxes.shape)}")
     if not boxes.is_floating_point():
         raise ValueError(f"roi_conv: boxes must be floating point, got {boxes.dtype}")
+    if not features.device == boxes.device == weight.device:  # the native kernels would read any address
+        raise ValueError(
+            f"roi_conv: features are on {features.device}, boxes on {boxes.device} and weight on {weight.device}; "
+            "move them to one device"
+        )
     if not stride > 0:
         raise ValueError(f"roi_conv: stride must be positive pixels a cell, got {stride}")
 
@@ -148,7 +158,7 @@ class RoIConv2d(nn.Module):
     in_channels, out_channels, bias, device, dtype: as in nn.Conv2d, initialised alike. kernel_size: (kh, kw), or
     one number for both. stride: of the feature map, in pixels of the network input a cell; or a sequence of
     them, one a level, and the module then takes the levels of a pyramid, which share its weight.
-    backend: auto, portable or reference (see `choose_backend`).
+    backend: auto or a member of BACKENDS (see `choose_backend`).
     """
 
     def __init__(
@@ -169,7 +179,7 @@ class RoIConv2d(nn.Module):
         self.kernel_size = kernel_pair(kernel_size)
         self.strides = tuple(stride) if isinstance(stride, Sequence) else (stride,)
         self.backend = backend
-        choose_backend(backend)  # an unknown name should fail here
+        requested_backend(backend)  # an unknown name should fail here
         weight = torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight)
         if bias:

@@ -16,11 +16,13 @@ COMMANDS = [
     ["eval"],
     ["predict"],
     ["extract"],
+    ["doctor"],
     ["recipes", "list"],
     ["recipes", "show"],
     ["data", "check"],
     ["data", "stats"],
     ["data", "view"],
+    ["bench", "op"],
 ]
 HELP_WITHOUT_TORCH = """
 import sys
@@ -45,7 +47,7 @@ def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["recipes"], ["data"], *COMMANDS])
+@pytest.mark.parametrize("command", [[], ["recipes"], ["data"], ["bench"], *COMMANDS])
 def test_every_command_explains_itself(run: Run, command: list[str]) -> None:
     ended = run(*command, "--help")
     assert ended.code == 0
@@ -60,7 +62,7 @@ def test_every_command_takes_debug_and_json(run: Run, command: list[str]) -> Non
     assert "--json" in ended.stdout
 
 
-@pytest.mark.parametrize("group", [[], ["recipes"], ["data"]])
+@pytest.mark.parametrize("group", [[], ["recipes"], ["data"], ["bench"]])
 def test_a_group_alone_shows_its_help(run: Run, group: list[str]) -> None:
     ended = run(*group)
     assert ended.code == 0

@@ -6,10 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligncli.ops.backend import missing_native
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def skip_without_native_kernels(request: pytest.FixtureRequest) -> None:
+    """Tests with `backend="native"` among their parameters need a compiler, at least once."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("backend") == "native":
+        missing = missing_native(device="cpu", dtype=torch.float64)
+        if missing is not None:
+            pytest.skip(f"no native kernels: {missing}")
 
 
 @pytest.fixture

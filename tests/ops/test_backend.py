@@ -3,21 +3,62 @@
 import pytest
 import torch
 
-from aligncli.errors import RecipeError
+from aligncli.errors import DeviceError, RecipeError
 from aligncli.ops import BACKENDS, RoIConv2d, choose_backend, roi_conv
+from aligncli.ops import backend as backends
+from aligncli_ext.cpu import CpuKernels
 
 
-def test_auto_is_the_portable_backend(monkeypatch):
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """A machine on which the native library cannot be built."""
     monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
-    backend = choose_backend()
-    assert backend.name == "portable"
+    monkeypatch.setattr(backends, "load_cpu_kernels", lambda: CpuKernels(None, "there is no C++ compiler"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_auto_is_the_native_backend_where_there_is_a_library(monkeypatch, dtype, tmp_path):
+    monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
+    monkeypatch.setattr(backends, "load_cpu_kernels", lambda: CpuKernels(tmp_path, None))
+    backend = choose_backend(dtype=dtype)
+    assert backend.name == "native"
     assert backend.reason
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_backend_can_be_asked_for(monkeypatch, name):
+def test_auto_is_the_portable_backend_where_there_is_none_and_says_why(no_kernels):
+    backend = choose_backend()
+    assert backend.name == "portable"
+    assert "there is no C++ compiler" in backend.reason
+    weight = torch.randn(2, 3, 3, 3)
+    assert roi_conv(torch.randn(1, 3, 5, 5), torch.rand(1, 4, 4) * 40, weight, stride=8).shape == (1, 4, 2)
+
+
+def test_asking_for_a_native_backend_that_is_not_to_be_had_is_an_error_with_the_reason(no_kernels, monkeypatch):
+    message = r"RoIConv backend native \(it was asked for\) is not to be had: there is no C\+\+ compiler; use auto"
+    with pytest.raises(DeviceError, match=message):
+        choose_backend("native")
+    weight = torch.randn(2, 3, 3, 3)
+    with pytest.raises(DeviceError, match=message):
+        roi_conv(torch.randn(1, 3, 5, 5), torch.rand(1, 4, 4) * 40, weight, stride=8, backend="native")
+    monkeypatch.setenv("ALIGNCLI_ROI_CONV", "native")
+    with pytest.raises(DeviceError, match="ALIGNCLI_ROI_CONV is set"):
+        choose_backend()
+
+
+def test_float16_is_portable_on_the_cpu_and_the_reason_says_so():
+    backend = choose_backend(dtype=torch.float16)
+    assert backend.name == "portable"
+    assert "float32, float64 and bfloat16, not float16" in backend.reason
+
+
+def test_other_devices_are_portable():
+    assert choose_backend(device="mps").reason.endswith("there are no kernels for mps devices")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_can_be_asked_for(monkeypatch, backend):
     monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
-    assert choose_backend(name).name == name
+    assert choose_backend(backend).name == backend
 
 
 def test_the_environment_forces_a_backend_and_the_reason_says_so(monkeypatch):
@@ -28,7 +69,7 @@ def test_the_environment_forces_a_backend_and_the_reason_says_so(monkeypatch):
 
 
 def test_an_unknown_backend_names_the_choices():
-    with pytest.raises(RecipeError, match="'fastest' is unknown: choose one of auto, portable, reference"):
+    with pytest.raises(RecipeError, match="'fastest' is unknown: choose one of auto, native, portable, reference"):
         choose_backend("fastest")
 
 
@@ -43,10 +84,10 @@ def test_an_unknown_backend_is_refused_when_the_module_is_built():
         RoIConv2d(1, 1, 3, stride=8, backend="fastest")
 
 
-@pytest.mark.parametrize(("requested", "is_custom_op"), [("portable", True), ("reference", False)])
-def test_the_backend_asked_for_is_the_one_that_runs(monkeypatch, requested, is_custom_op):
+@pytest.mark.parametrize(("backend", "is_custom_op"), [("native", True), ("portable", True), ("reference", False)])
+def test_the_backend_asked_for_is_the_one_that_runs(monkeypatch, backend, is_custom_op):
     monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
     weight = torch.randn(2, 3, 3, 3, requires_grad=True)
-    output = roi_conv(torch.randn(1, 3, 5, 5), torch.rand(1, 4, 4) * 40, weight, stride=8, backend=requested)
+    output = roi_conv(torch.randn(1, 3, 5, 5), torch.rand(1, 4, 4) * 40, weight, stride=8, backend=backend)
     graph = str(output.grad_fn.next_functions[0][0])
     assert ("aligncli_roi_conv" in graph) == is_custom_op

@@ -1,4 +1,4 @@
-"""The portable backend against the reference: wild boxes, any layout, every dtype, bounded memory."""
+"""The fast backends against the reference: wild boxes, any layout, every dtype, bounded memory."""
 
 import math
 
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aligncli.ops import portable, roi_conv, taps
+from aligncli.ops import matmul, portable, roi_conv, taps
 
+FAST_BACKENDS = ("native", "portable")
 WILD = [math.nan, math.inf, -math.inf, 3e38, -3e38, 1e9, -1e6, 0.0, 1e-40]
 
 
@@ -37,9 +38,9 @@ layouts = st.sampled_from(["contiguous", "channels_last", "transposed", "every_s
 def problems(draw, dtype=torch.float64):
     """(features, boxes, weight, bias, stride), boxes with some wild sides."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    size = st.integers(1, 12)
+    size = st.integers(1, 40)
     kernel = (draw(st.integers(1, 7)), draw(st.integers(1, 7)))
-    num_images, channels, out_channels = draw(st.integers(0, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    num_images, channels, out_channels = draw(st.integers(0, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     height, width, num_rois = draw(size), draw(size), draw(st.integers(0, 9))
     stride = draw(st.sampled_from([1, 4, 8.0, 7.5, 0.3]))
 
@@ -71,18 +72,20 @@ def compute_with_gradients(backend, features, boxes, weight, bias, stride):
     return [output.detach(), *gradients]
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @settings(max_examples=100, deadline=None)
 @given(problem=problems())
-def test_values_and_gradients_are_the_references(problem):
-    results = compute_with_gradients("portable", *problem)
+def test_values_and_gradients_are_the_references(problem, backend):
+    results = compute_with_gradients(backend, *problem)
     assert all(result.isfinite().all() for result in results)
     torch.testing.assert_close(results, compute_with_gradients("reference", *problem), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @settings(max_examples=50, deadline=None)
 @given(problem=problems(dtype=torch.float32))
-def test_values_and_gradients_are_the_references_in_float32(problem):
-    results = compute_with_gradients("portable", *problem)
+def test_values_and_gradients_are_the_references_in_float32(problem, backend):
+    results = compute_with_gradients(backend, *problem)
     assert all(result.isfinite().all() for result in results)
     expected = compute_with_gradients("reference", *problem)
     for result, reference in zip(results, expected, strict=True):
@@ -91,14 +94,22 @@ def test_values_and_gradients_are_the_references_in_float32(problem):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-13), (torch.float32, 2e-6), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)],
+    ("dtype", "tolerance", "backend"),
+    [
+        (torch.float64, 1e-13, "native"),
+        (torch.float64, 1e-13, "portable"),
+        (torch.float32, 2e-6, "native"),
+        (torch.float32, 2e-6, "portable"),
+        (torch.bfloat16, 1e-2, "native"),
+        (torch.bfloat16, 1e-2, "portable"),
+        (torch.float16, 2e-3, "portable"),
+    ],
 )
-def test_every_dtype_is_as_precise_as_its_numbers(dtype, tolerance, random_boxes):
+def test_every_dtype_is_as_precise_as_its_numbers(dtype, tolerance, backend, random_boxes):
     """Tolerances are fractions of the largest value; all start from the same rounded inputs."""
     features, weight = torch.randn(2, 32, 9, 8).to(dtype), (torch.randn(8, 32, 3, 3) / 17).to(dtype)
     bias, boxes = torch.randn(8).to(dtype), random_boxes(2, 9, 8, 8).flatten(1, 2).float()
-    results = compute_with_gradients("portable", features, boxes, weight, bias, 8)
+    results = compute_with_gradients(backend, features, boxes, weight, bias, 8)
     exact = compute_with_gradients("reference", features.double(), boxes.double(), weight.double(), bias.double(), 8)
     assert [result.dtype for result in results] == [dtype, dtype, torch.float32, dtype, dtype]
     boxes_tolerance = max(tolerance, 2e-6)  # points are float32 unless boxes are float64 as well
@@ -107,30 +118,33 @@ def test_every_dtype_is_as_precise_as_its_numbers(dtype, tolerance, random_boxes
         assert error <= (boxes_tolerance if index == 2 else tolerance), index
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @pytest.mark.parametrize(("num_images", "num_rois"), [(0, 5), (2, 0), (0, 0)])
-def test_no_images_and_no_boxes_give_empty_results_and_zero_gradients(num_images, num_rois):
+def test_no_images_and_no_boxes_give_empty_results_and_zero_gradients(num_images, num_rois, backend):
     features, boxes = torch.randn(num_images, 3, 4, 5), torch.rand(num_images, num_rois, 4)
-    results = compute_with_gradients("portable", features, boxes, torch.randn(2, 3, 3, 3), torch.randn(2), 8)
+    results = compute_with_gradients(backend, features, boxes, torch.randn(2, 3, 3, 3), torch.randn(2), 8)
     shapes = [(num_images, num_rois, 2), features.shape, boxes.shape, (2, 3, 3, 3), (2,)]
     assert [tuple(result.shape) for result in results] == [tuple(shape) for shape in shapes]
     assert not any(result.any() for result in results)
 
 
-def test_float64_boxes_get_float64_gradients_from_float32_features():
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_float64_boxes_get_float64_gradients_from_float32_features(backend):
     features, weight = torch.randn(1, 3, 4, 5), torch.randn(2, 3, 3, 3)
     boxes = (torch.rand(1, 6, 4, dtype=torch.float64) * 40).requires_grad_()
-    roi_conv(features, boxes, weight, stride=8).sum().backward()
+    roi_conv(features, boxes, weight, stride=8, backend=backend).sum().backward()
     assert boxes.grad is not None
     assert boxes.grad.dtype == torch.float64
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_results_repeat_bit_by_bit(threads, num_threads, random_boxes):
+def test_results_repeat_bit_by_bit(threads, num_threads, random_boxes, backend):
     num_threads(threads)
     problem = (torch.randn(2, 33, 20, 20), random_boxes(2, 20, 20, 8).flatten(1, 2).float(), torch.randn(17, 33, 3, 3))
-    first = compute_with_gradients("portable", *problem, torch.randn(17), 8)
+    first = compute_with_gradients(backend, *problem, torch.randn(17), 8)
     for _ in range(3):
-        again = compute_with_gradients("portable", *problem, torch.randn(17), 8)
+        again = compute_with_gradients(backend, *problem, torch.randn(17), 8)
         assert all(torch.equal(*pair) for pair in zip(first[1:], again[1:], strict=True))  # all but the bias' sum
 
 
@@ -152,7 +166,7 @@ def test_chunks_and_blocks_do_not_change_the_result(monkeypatch, random_boxes):
 def test_without_onednn_the_result_is_the_same(monkeypatch, random_boxes):
     problem = (torch.randn(2, 8, 6, 7), random_boxes(2, 6, 7, 8).flatten(1, 2).float(), torch.randn(4, 8, 3, 3))
     expected = compute_with_gradients("portable", *problem, torch.randn(4), 8)[1:]
-    monkeypatch.setattr(portable, "_onednn_serves", lambda _: False)
+    monkeypatch.setattr(matmul, "onednn_serves", lambda _: False)
     results = compute_with_gradients("portable", *problem, torch.randn(4), 8)[1:]
     torch.testing.assert_close(results, expected, rtol=1e-5, atol=1e-4)
 

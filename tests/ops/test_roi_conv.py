@@ -7,9 +7,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d, roi_align
 
-from aligncli.ops import BACKENDS, RoIConv2d, implicit_rois, portable, roi_conv, roi_offsets
+from aligncli.ops import BACKENDS, RoIConv2d, implicit_rois, matmul, roi_conv, roi_offsets
 
 STRIDE = 8.0
+FAST_BACKENDS = ("native", "portable")
 
 
 def pad_as_convolution(features, kernel_height, kernel_width):
@@ -98,14 +99,15 @@ def test_roi_conv_on_implicit_rois_is_conv2d_in_low_precision_too(dtype):
     torch.testing.assert_close(output, F.conv2d(features, weight, padding=1), rtol=1e-2, atol=1e-4)
 
 
-def test_several_levels_in_one_call_are_separate_calls(random_boxes):
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_several_levels_in_one_call_are_separate_calls(random_boxes, backend):
     strides = (8, 16.0, 32)
     features = [double(2, 3, 6, 7), double(2, 3, 3, 4), double(2, 3, 2, 1)]
     boxes = [random_boxes(2, *level.shape[2:], stride).flatten(1, 2) for level, stride in zip(features, strides)]
     boxes[1] = boxes[1][:, :5].requires_grad_()
     weight, bias = double(4, 3, 3, 3), double(4)
-    together = roi_conv(features, boxes, weight, bias, stride=strides)
-    apart = [roi_conv(f, b, weight, bias, stride=s) for f, b, s in zip(features, boxes, strides)]
+    together = roi_conv(features, boxes, weight, bias, stride=strides, backend=backend)
+    apart = [roi_conv(f, b, weight, bias, stride=s, backend=backend) for f, b, s in zip(features, boxes, strides)]
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
     inputs = (*features, boxes[1], weight, bias)
     gradients = torch.autograd.grad(sum(level.square().sum() for level in together), inputs)
@@ -116,23 +118,29 @@ def test_several_levels_in_one_call_are_separate_calls(random_boxes):
 # ---------------------------------------------------------------- autograd, compilers, counters
 
 
-def test_gradcheck_of_features_boxes_weight_and_bias():
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_gradcheck_of_features_boxes_weight_and_bias(backend):
     features, weight, bias = double(2, 2, 4, 3), double(2, 2, 2, 3), double(2)
     boxes = (torch.rand(2, 4, 4, dtype=torch.float64) * 50 - 5).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *inputs: roi_conv(*inputs, stride=STRIDE), (features, boxes, weight, bias))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: roi_conv(*inputs, stride=STRIDE, backend=backend), (features, boxes, weight, bias)
+    )
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @pytest.mark.parametrize("needed", ["features", "boxes", "weight", "bias"])
-def test_each_gradient_alone_is_the_one_among_all(needed):
+def test_each_gradient_alone_is_the_one_among_all(needed, backend):
     inputs = {
         "features": double(1, 3, 5, 6),
         "boxes": (torch.rand(1, 7, 4, dtype=torch.float64) * 50).requires_grad_(),
         "weight": double(4, 3, 3, 3),
         "bias": double(4),
     }
-    everything = torch.autograd.grad(roi_conv(**inputs, stride=STRIDE).square().sum(), list(inputs.values()))
+    everything = torch.autograd.grad(
+        roi_conv(**inputs, stride=STRIDE, backend=backend).square().sum(), list(inputs.values())
+    )
     alone = {name: value.detach().requires_grad_(name == needed) for name, value in inputs.items()}
-    roi_conv(**alone, stride=STRIDE).square().sum().backward()
+    roi_conv(**alone, stride=STRIDE, backend=backend).square().sum().backward()
     for (name, value), expected in zip(alone.items(), everything):
         if name == needed:
             torch.testing.assert_close(value.grad, expected, rtol=0, atol=1e-12)
@@ -140,38 +148,41 @@ def test_each_gradient_alone_is_the_one_among_all(needed):
             assert value.grad is None
 
 
-def test_differentiating_twice_is_refused():
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_differentiating_twice_is_refused(backend):
     features, weight = double(1, 2, 4, 4), double(2, 2, 3, 3)
     boxes = torch.rand(1, 3, 4, dtype=torch.float64) * 30
-    output = roi_conv(features, boxes, weight, stride=STRIDE)
+    output = roi_conv(features, boxes, weight, stride=STRIDE, backend=backend)
     (gradient,) = torch.autograd.grad(output.square().sum(), features, create_graph=True)
     with pytest.raises(RuntimeError, match="RoIConv has no double backward"):
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["native", "portable"])
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_the_operators_pass_opcheck(requires_grad):
+def test_the_operators_pass_opcheck(requires_grad, backend):
     features = [torch.randn(2, 3, 5, 6), torch.randn(2, 3, 3, 1).to(memory_format=torch.channels_last)]
     boxes = [torch.rand(2, 4, 4) * 40, torch.rand(2, 0, 4)]
     weight, bias = torch.randn(4, 3, 2, 3), torch.randn(4)
     grad, needs = torch.randn(8, 4), [True, False, True, True, True]
     torch.library.opcheck(
-        torch.ops.aligncli.roi_conv_backward.default, (grad, features, boxes, weight, [8.0, 16.0], needs)
+        torch.ops.aligncli.roi_conv_backward.default, (grad, features, boxes, weight, [8.0, 16.0], needs, backend)
     )
     for tensor in (*features, *boxes, weight, bias):
         tensor.requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.aligncli.roi_conv.default, (features, boxes, weight, bias, [8.0, 16.0]))
-    torch.library.opcheck(torch.ops.aligncli.roi_conv.default, (features[:1], boxes[:1], weight, None, [8.0]))
+    torch.library.opcheck(torch.ops.aligncli.roi_conv.default, (features, boxes, weight, bias, [8.0, 16.0], backend))
+    torch.library.opcheck(torch.ops.aligncli.roi_conv.default, (features[:1], boxes[:1], weight, None, [8.0], backend))
 
 
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
 @pytest.mark.parametrize("sizes", [[(6, 7)], [(6, 7), (3, 4)]])
-def test_a_module_with_roi_conv_compiles_into_one_graph(sizes, random_boxes):
+def test_a_module_with_roi_conv_compiles_into_one_graph(sizes, backend, random_boxes):
     strides = [8.0 * 2**level for level in range(len(sizes))]
 
     class Head(nn.Module):
         def __init__(self):
             super().__init__()
-            self.align = RoIConv2d(3, 4, 3, stride=strides)
+            self.align = RoIConv2d(3, 4, 3, stride=strides, backend=backend)
 
         def forward(self, features, boxes):
             return [F.relu(level) for level in self.align(features, boxes)]
@@ -194,6 +205,19 @@ def test_a_module_with_roi_conv_compiles_with_inductor(random_boxes):
     module = RoIConv2d(3, 4, 3, stride=8)
     features, boxes = torch.randn(2, 3, 6, 7), random_boxes(2, 6, 7, 8).float()
     torch.testing.assert_close(torch.compile(module, fullgraph=True)(features, boxes), module(features, boxes))
+
+
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_a_module_with_roi_conv_is_exported(backend, random_boxes):
+    module = RoIConv2d(3, 4, 3, stride=8, backend=backend)
+    features, boxes = torch.randn(2, 3, 6, 7), random_boxes(2, 6, 7, 8).float()
+    images = torch.export.Dim("images", min=1)
+    exported = torch.export.export(
+        module, (features, boxes), dynamic_shapes={"features": {0: images}, "boxes": {0: images}}
+    )
+    for num_images in (2, 5):
+        inputs = features[:1].repeat(num_images, 1, 1, 1), boxes[:1].repeat(num_images, 1, 1, 1)
+        torch.testing.assert_close(exported.module()(*inputs), module(*inputs), rtol=0, atol=0)
 
 
 def test_flops_are_those_of_conv2d():
@@ -245,7 +269,7 @@ def test_autocast_leaves_float64_alone():
 
 
 def test_backward_under_an_autocast_that_forward_did_not_see(monkeypatch):
-    monkeypatch.setattr(portable, "_onednn_serves", lambda _: False)  # autocast would change BLAS' products
+    monkeypatch.setattr(matmul, "onednn_serves", lambda _: False)  # autocast would change BLAS' products
     features, weight = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 3, 3, requires_grad=True)
     output = roi_conv(features, torch.rand(1, 5, 4) * 30, weight, stride=8)
     expected = torch.autograd.grad(output.sum(), (features, weight), retain_graph=True)
@@ -271,6 +295,9 @@ def test_backward_under_an_autocast_that_forward_did_not_see(monkeypatch):
         ({"weight": torch.zeros(2, 3, 3, 3, dtype=torch.int64)}, "weight must be floating point, got torch.int64"),
         ({"bias": torch.zeros(3)}, r"bias must be \(2,\) in weight's torch.float32, got \(3,\)"),
         ({"bias": torch.zeros(2).double()}, "in torch.float64"),
+        ({"bias": torch.zeros(2, device="meta")}, "bias is on meta and weight on cpu"),
+        ({"boxes": torch.zeros(1, 6, 4, device="meta")}, "features are on cpu, boxes on meta and weight on cpu"),
+        ({"features": torch.zeros(1, 3, 5, 5, device="meta")}, "features are on meta, boxes on cpu"),
         ({"stride": 0}, "stride must be positive pixels a cell, got 0"),
         ({"stride": (8, 16)}, "all single or all sequences"),
         ({"features": [torch.zeros(1, 3, 5, 5)]}, "all single or all sequences"),

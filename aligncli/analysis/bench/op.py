@@ -1,0 +1,166 @@
+"""`aligncli bench op`: RoIConv against the convolution that bounds it and the operators that it replaces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from aligncli.analysis.bench.agreement import Referee
+from aligncli.analysis.bench.contenders import OURS, Call, Contender, build_call, make_contender, prepare
+from aligncli.analysis.bench.layer import DIRECTIONS, Direction, Operands, OperatorCase, make_operands
+from aligncli.analysis.bench.machine import describe_machine, product_flops, square_products
+from aligncli.analysis.bench.memory import MemoryMeter, MemoryUse
+from aligncli.analysis.bench.report import Report, Result
+from aligncli.analysis.bench.timing import Timer, interleave
+from aligncli.errors import UserError
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+Key = tuple[str, Direction]  # contender, direction
+PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192}  # 17 GFLOP, and 1.1 TFLOP
+PRODUCT_TRIALS = 3  # of each way to the product: one slower than the fastest by the margin takes no part
+PRODUCT_MARGIN = 1.3
+SHORTEST_SAMPLE = {"cpu": 0.0, "cuda": 0.01}  # seconds
+
+
+def bench_operator(
+    case: OperatorCase,
+    names: Sequence[str],
+    *,
+    directions: Sequence[Direction] = DIRECTIONS,
+    runs: int,
+    seconds: float,
+    product_side: int | None = None,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> Report:
+    """Check, time and weigh the contenders `names` (see contenders.py) on `case`, with torch's number of threads.
+
+    runs: samples of each; slow ones get fewer where all together would take more than `seconds`.
+    product_side: of the square product that tells the machine's rate. A contender that this machine cannot run,
+    or that disagrees with the reference, is not timed, and its results say why.
+    """
+    device_type = torch.device(case.device).type
+    side = product_side or PRODUCT_SIDES[device_type]
+    operands = make_operands(case)
+    with _fair_convolutions():
+        contenders, refusals = _check(names, case, operands, progress)
+        calls: dict[Key, Call] = {
+            (name, direction): prepare(contender, direction, operands)
+            for direction in directions
+            for name, contender in contenders.items()
+        }
+        timer = _make_timer(case.device)
+        products = _fast_products(side, case, timer)
+        machine = describe_machine(case.device)
+        timed: dict[Key | str, Callable[[], object]] = {**products, **calls}
+        report = partial(progress, "timing")
+        samples = interleave(timed, runs=runs, seconds=seconds, timer=timer, report=report)
+        memory = _measure_memory(list(calls), case, progress)
+
+    timed_products = [Result(name, "product", product_flops(side), samples[name]) for name in products]
+    keys: list[Key] = [(name, direction) for direction in directions for name in names]
+    return Report(
+        bench="op",
+        subject=_describe(case),
+        machine=machine,
+        product=min(timed_products, key=lambda product: product.seconds.median),
+        results=[
+            _refused(key, case, refusals[key[0]])
+            if key[0] in refusals
+            else Result(*key, case.flops(key[1]), samples[key], memory[key])
+            for key in keys
+        ],
+        peer="conv2d",
+    )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a contender is not timed; `is_wrong`: it can run, but disagrees with the reference."""
+
+    reason: str
+    is_wrong: bool = False
+
+
+def _refused(key: Key, case: OperatorCase, refusal: Refusal) -> Result:
+    return Result(*key, case.flops(key[1]), note=refusal.reason, is_wrong=refusal.is_wrong)
+
+
+def _check(
+    names: Sequence[str], case: OperatorCase, operands: Operands, progress: Progress
+) -> tuple[dict[str, Contender], dict[str, Refusal]]:
+    """Contenders that are right, now warm, and the others."""
+    referee = Referee(case, operands)
+    contenders: dict[str, Contender] = {}
+    refusals: dict[str, Refusal] = {}
+    for done, name in enumerate(names, start=1):
+        if reason := _why_not_here(name, case):
+            refusals[name] = Refusal(reason)
+        else:
+            contender = make_contender(name, case, operands)
+            if disagreement := referee.disagreement(contender):
+                refusals[name] = Refusal(disagreement, is_wrong=True)
+            else:
+                contenders[name] = contender
+        progress("checking", done, len(names))
+    return contenders, refusals
+
+
+def _why_not_here(name: str, case: OperatorCase) -> str | None:
+    """Why this machine cannot run a contender in this type, found by trying; None if it can."""
+    try:
+        build_call(name, "forward+backward", case.small())()
+    except UserError as error:
+        return str(error)
+    except RuntimeError as error:
+        if "not implemented for" not in str(error):
+            raise
+        owner = "aligncli" if name.startswith(OURS) else "torchvision"
+        return f"{owner} has no {case.dtype} on {case.device}"
+    return None
+
+
+def _make_timer(device: str) -> Timer:
+    if torch.device(device).type == "cuda":
+        return Timer(partial(torch.cuda.synchronize, device), shortest=SHORTEST_SAMPLE["cuda"])
+    return Timer(shortest=SHORTEST_SAMPLE["cpu"])
+
+
+def _fast_products(side: int, case: OperatorCase, timer: Timer) -> dict[str, Callable[[], object]]:
+    """The ways to the square product in the case's type that may be the fastest one."""
+    products = square_products(side, getattr(torch, case.dtype), case.device)
+    seconds = {
+        name: min(timer.sample(product).wall for _ in range(PRODUCT_TRIALS)) for name, product in products.items()
+    }
+    limit = PRODUCT_MARGIN * min(seconds.values())
+    return {f"{name} {side}^3": product for name, product in products.items() if seconds[name] <= limit}
+
+
+def _measure_memory(keys: Sequence[Key], case: OperatorCase, progress: Progress) -> dict[Key, MemoryUse | None]:
+    used: dict[Key, MemoryUse | None] = {}
+    with MemoryMeter(device=case.device, num_threads=torch.get_num_threads()) as meter:
+        for done, (name, direction) in enumerate(keys, start=1):
+            build, warm_up = (partial(build_call, name, direction, size) for size in (case, case.small()))
+            used[name, direction] = meter.measure(build, warm_up)
+            progress("memory", done, len(keys))
+    return used
+
+
+def _describe(case: OperatorCase) -> dict[str, Any]:
+    levels = zip(case.levels, case.shapes, case.strides)
+    return dataclasses.asdict(case) | {
+        "levels": [{"name": name, "height": h, "width": w, "stride": stride} for name, (h, w), stride in levels],
+        "rows": case.num_rows,
+    }
+
+
+@contextmanager
+def _fair_convolutions() -> Iterator[None]:
+    """cuDNN's fastest algorithm, and float32 that is float32: matrix products have no TF32 by default either."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        yield

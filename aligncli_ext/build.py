@@ -1,0 +1,108 @@
+"""Compiles the CPU kernels: sources and flags, listed once for the first use and for wheels.
+
+One call of GCC or Clang, no build system. The library is written against PyTorch's stable ABI, so that one file
+serves every PyTorch from 2.10 on. Importing this module imports no torch: `setup.py` does it too.
+"""
+
+import hashlib
+import importlib.util
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aligncli_ext.environment import compiler_command
+
+SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
+SOURCES = ("roi_conv_cpu.cpp",)
+HEADERS = ("sampling.h",)
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-Wno-psabi",  # vectors are passed between inlined functions only
+    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # 2.10: torch::stable::parallel_for
+)
+TIMEOUT_SECONDS = 300
+
+
+class BuildError(Exception):
+    """The library cannot be compiled here; the message is the reason, one line for people."""
+
+
+def source_key() -> str:
+    """Changes with the sources, the flags and the platform: what any library made from them is named after."""
+    digest = hashlib.sha256()
+    for name in (*SOURCES, *HEADERS):
+        digest.update((SOURCE_DIRECTORY / name).read_bytes())
+    digest.update(repr((FLAGS, sys.platform, platform.machine())).encode())
+    return digest.hexdigest()[:16]
+
+
+def library_name() -> str:
+    """Of the library in a wheel: one of other sources is never taken for it."""
+    return f"roi_conv_cpu-{source_key()}.so"
+
+
+def find_compiler() -> list[str]:
+    """The compiler's command line so far. Raises BuildError where there is none that can build for PyTorch."""
+    if sys.platform == "win32":
+        raise BuildError("the CPU kernels are written for GCC and Clang, and PyTorch for Windows takes neither")
+    command = compiler_command()
+    if not command:
+        raise BuildError("there is no C++ compiler: install g++ or clang++, or set CXX to one")
+    return command
+
+
+def compiler_key(command: Sequence[str]) -> str:
+    """Changes with the compiler: its command line, and the file behind it."""
+    program = Path(command[0]).resolve()
+    status = program.stat()
+    identity = (str(program), status.st_size, status.st_mtime_ns, *command[1:])
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+
+
+def compile_library(command: Sequence[str], library: Path) -> None:
+    """Compile all sources into the shared library `library`. Raises BuildError with the compiler's first error."""
+    torch = _torch_directory()
+    arguments = [
+        *command,
+        *FLAGS,
+        "-isystem",
+        str(torch / "include"),
+        *(str(SOURCE_DIRECTORY / name) for name in SOURCES),
+        "-o",
+        str(library),
+        f"-L{torch / 'lib'}",
+        "-ltorch_cpu",
+    ]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS)
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took more than {TIMEOUT_SECONDS} seconds") from error
+    if done.returncode != 0:
+        raise BuildError(f"{command[0]} failed: {_first_error(done.stderr, done.returncode)}")
+    if not library.is_file():
+        raise BuildError(f"{command[0]} ended well and wrote nothing")
+
+
+def _torch_directory() -> Path:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        raise BuildError("PyTorch is not installed")
+    directory = Path(found.origin).parent
+    if not (directory / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
+        raise BuildError(f"this PyTorch comes without its C++ headers ({directory / 'include'})")
+    return directory
+
+
+def _first_error(output: str, code: int) -> str:
+    """The line of a compiler's output that people need."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line and not line.startswith("collect2")]
+    return (errors or lines or [f"exit code {code}, and it said nothing"])[0]

@@ -1,0 +1,89 @@
+// The element types of the CUDA kernels: loading, storing and adding WIDTH neighbours, which are float32 in between.
+//
+// float16 and bfloat16 are plain bits here, so that no CUDA header is needed. Conversions round to the nearest even.
+#pragma once
+
+namespace aligncli {
+
+struct Float16 {
+  unsigned short bits;
+};
+
+struct BFloat16 {
+  unsigned short bits;
+};
+
+#define ALIGNCLI_DEVICE __device__ __forceinline__
+
+ALIGNCLI_DEVICE float to_float(float value) { return value; }
+
+ALIGNCLI_DEVICE void from_float(float value, float& result) { result = value; }
+
+#ifdef __CUDACC__
+
+ALIGNCLI_DEVICE float to_float(BFloat16 value) { return __uint_as_float(unsigned(value.bits) << 16); }
+
+ALIGNCLI_DEVICE float to_float(Float16 value) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+}
+
+ALIGNCLI_DEVICE void from_float(float value, Float16& result) {
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+}
+
+ALIGNCLI_DEVICE void from_float(float value, BFloat16& result) {
+#if __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+#else
+  // Half of the last place kept, less one where that place is even; a carry runs into the exponent as it should.
+  const unsigned bits = __float_as_uint(value);
+  const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  result.bits = static_cast<unsigned short>(value == value ? rounded : 0x7fffu);
+#endif
+}
+
+ALIGNCLI_DEVICE float sum_over_warp(float value) {
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+#endif  // otherwise the tests' emulator has defined the same functions
+
+// One memory access.
+template <typename Number, int WIDTH>
+struct alignas(sizeof(Number) * WIDTH) Pack {
+  Number numbers[WIDTH];
+};
+
+template <int WIDTH, typename Number>
+ALIGNCLI_DEVICE void load(const Number* address, float (&values)[WIDTH]) {
+  const Pack<Number, WIDTH> pack = *reinterpret_cast<const Pack<Number, WIDTH>*>(address);
+#pragma unroll
+  for (int lane = 0; lane < WIDTH; ++lane) values[lane] = to_float(pack.numbers[lane]);
+}
+
+template <int WIDTH, typename Number>
+ALIGNCLI_DEVICE void store(Number* address, const float (&values)[WIDTH]) {
+  Pack<Number, WIDTH> pack;
+#pragma unroll
+  for (int lane = 0; lane < WIDTH; ++lane) from_float(values[lane], pack.numbers[lane]);
+  *reinterpret_cast<Pack<Number, WIDTH>*>(address) = pack;
+}
+
+// Adds to memory that other threads add to as well.
+ALIGNCLI_DEVICE void add(float* address, const float (&values)[1]) { atomicAdd(address, values[0]); }
+
+ALIGNCLI_DEVICE void add(float* address, const float (&values)[4]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+               "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3])
+               : "memory");
+#else
+#pragma unroll
+  for (int lane = 0; lane < 4; ++lane) atomicAdd(address + lane, values[lane]);
+#endif
+}
+
+}  // namespace aligncli

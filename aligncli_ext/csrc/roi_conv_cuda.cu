@@ -1,0 +1,313 @@
+// RoIConv's CUDA kernels: columns out of a feature map (gather), the sum transposed (scatter), and the boxes' gradient.
+//
+// A map is a table with one row of channels a cell; columns are (location, tap, channel). One item of work (a location
+// and one of its tap rows or tap columns) belongs to the threads with the same threadIdx.y, which share its channels, so
+// that neighbouring threads touch neighbouring memory and take the same branches. A tap's cells and weights cost less to
+// compute than to fetch. ALIGNCLI_NUMBER is the type of the features: float, Float16 or BFloat16.
+#include "numbers.cuh"
+#include "sampling.h"
+
+namespace aligncli {
+
+using Number = ALIGNCLI_NUMBER;
+using Offset = long long;  // maps and boxes may hold more than 2^31 numbers
+
+// Consecutive locations of one level, image-major. kernels.py has the same structure.
+struct Chunk {
+  int height;  // of the map, in cells
+  int width;
+  int channels;
+  int kernel_height;
+  int kernel_width;
+  int num_rois;     // of an image
+  int first_image;  // of the first location,
+  int first_roi;    // and its place among that image's
+  int num_locations;
+  float stride;    // pixels a cell
+  float extent_y;  // kernel_height * stride
+  float extent_x;
+};
+
+// Where a location reads: the taps of a box on the map of its image.
+class Grid {
+ public:
+  ALIGNCLI_DEVICE Grid(const Chunk& chunk, const float* boxes, unsigned index) : chunk_(chunk) {
+    const unsigned roi = unsigned(chunk.first_roi) + index;
+    const unsigned image = unsigned(chunk.first_image) + roi / unsigned(chunk.num_rois);
+    first_cell_ = Offset(image) * chunk.height * chunk.width;
+    const float* box = boxes + (Offset(chunk.first_image) * chunk.num_rois + roi) * 4;
+    x_bins_ = axis_bins(box[0], box[2], chunk.extent_x, chunk.stride);
+    y_bins_ = axis_bins(box[1], box[3], chunk.extent_y, chunk.stride);
+  }
+
+  ALIGNCLI_DEVICE float y(int i) const { return tap_position(y_bins_, i); }
+  ALIGNCLI_DEVICE float x(int j) const { return tap_position(x_bins_, j); }
+  ALIGNCLI_DEVICE AxisTap<float> row(int i) const { return axis_tap(y(i), chunk_.height); }
+  ALIGNCLI_DEVICE AxisTap<float> column(int j) const { return axis_tap(x(j), chunk_.width); }
+
+  // Of a cell's first channel in the table.
+  ALIGNCLI_DEVICE Offset offset(int cell_y, int cell_x) const {
+    return (first_cell_ + Offset(cell_y) * chunk_.width + cell_x) * chunk_.channels;
+  }
+
+ private:
+  const Chunk& chunk_;
+  Offset first_cell_;
+  AxisBins<float> x_bins_, y_bins_;
+};
+
+// Of tap (0, 0) and channel 0 of a location in the columns.
+ALIGNCLI_DEVICE Offset columns_offset(const Chunk& chunk, unsigned index) {
+  return Offset(index) * chunk.kernel_height * chunk.kernel_width * chunk.channels;
+}
+
+// WIDTH channels of two cells, one below the other.
+template <int WIDTH>
+ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisTap<float>& row, float (&values)[WIDTH]) {
+  float above[WIDTH], below[WIDTH];
+  load(upper, above);
+  load(lower, below);
+#pragma unroll
+  for (int lane = 0; lane < WIDTH; ++lane) {
+    values[lane] = fma(row.low_weight, above[lane], row.high_weight * below[lane]);
+  }
+}
+
+// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last tap
+// lay between stay in registers, blended vertically.
+template <int WIDTH>
+ALIGNCLI_DEVICE void gather(const Chunk& chunk, const Number* table, const float* boxes, Number* columns) {
+  const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
+  const unsigned index = item / unsigned(chunk.kernel_height);
+  if (index >= unsigned(chunk.num_locations)) return;
+  const int i = int(item - index * unsigned(chunk.kernel_height));
+
+  const Grid grid(chunk, boxes, index);
+  const AxisTap<float> row = grid.row(i);
+  const Number* upper = table + grid.offset(row.low, 0);
+  const Number* lower = table + grid.offset(row.high, 0);
+  columns += columns_offset(chunk, index) + Offset(i) * chunk.kernel_width * chunk.channels;
+  for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
+    float left[WIDTH] = {}, right[WIDTH] = {};
+    int held = -2;  // left holds this column of the map, right the next
+    for (int j = 0; j < chunk.kernel_width; ++j) {
+      const AxisTap<float> column = grid.column(j);
+      if (column.low != held) {
+        if (column.low == held + 1) {
+#pragma unroll
+          for (int lane = 0; lane < WIDTH; ++lane) left[lane] = right[lane];
+        } else {
+          const Offset first = Offset(column.low) * chunk.channels + channel;
+          blend(upper + first, lower + first, row, left);
+        }
+        const Offset second = Offset(column.high) * chunk.channels + channel;
+        blend(upper + second, lower + second, row, right);
+        held = column.low;
+      }
+      float values[WIDTH];
+#pragma unroll
+      for (int lane = 0; lane < WIDTH; ++lane) {
+        values[lane] = fma(column.low_weight, left[lane], column.high_weight * right[lane]);
+      }
+      store(columns + Offset(j) * chunk.channels + channel, values);
+    }
+  }
+}
+
+ALIGNCLI_DEVICE bool touches(const AxisTap<float>& tap, int cell) { return tap.low == cell || tap.high == cell; }
+
+// axis_tap's weight on a cell, without looking for the cells.
+ALIGNCLI_DEVICE float weight_on(float position, int cell) {
+  const float weight = 1.0f - fabs(usable_position(position) - float(cell));
+  return weight > 0.0f ? weight : 0.0f;
+}
+
+// A column of the map, and the consecutive tap columns that touch it.
+struct Run {
+  int cell;
+  int begin;
+  int end;
+};
+
+// The run on tap column `begin`'s low (side 0) or high cell; empty unless it begins there, or without weight. Positions
+// rise or fall along the whole axis, so a cell that an earlier tap touched is touched by the previous tap.
+ALIGNCLI_DEVICE Run run_from(const Grid& grid, int begin, int side, int num_taps) {
+  const AxisTap<float> first = grid.column(begin);
+  const int cell = side == 0 ? first.low : first.high;
+  Run run = {cell, begin, begin};
+  if (side == 1 && first.high == first.low) return run;  // a map of one column
+  if (begin > 0 && touches(grid.column(begin - 1), cell)) return run;
+  float total = 0.0f;
+  int end = begin;
+  do {
+    total += weight_on(grid.x(end), cell);
+    ++end;
+  } while (end < num_taps && touches(grid.column(end), cell));
+  if (total > 0.0f) run.end = end;
+  return run;
+}
+
+// What taps add to one cell, until no further tap does.
+template <int WIDTH>
+struct CellSum {
+  float weight;  // 0: no tap did
+  float values[WIDTH];
+
+  ALIGNCLI_DEVICE void accumulate(float tap_weight, const float (&grad)[WIDTH]) {
+    weight += tap_weight;
+#pragma unroll
+    for (int lane = 0; lane < WIDTH; ++lane) values[lane] = fma(tap_weight, grad[lane], values[lane]);
+  }
+
+  ALIGNCLI_DEVICE void add_to(float* cell) const {
+    if (weight > 0.0f) add(cell, values);
+  }
+};
+
+// An item is a location and a tap column, which sees to the columns of the map that no earlier tap column touches. Its
+// taps are visited from top to bottom; the sums of the two cells that the last tap lay between stay in registers. So all
+// that a location adds to a cell is added to memory once: (kh + 1) (kw + 1) additions where bins are a cell wide and
+// fewer where they are narrower, instead of 4 kh kw.
+template <int WIDTH>
+ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, const float* boxes, float* grad_table) {
+  const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
+  const unsigned index = item / unsigned(chunk.kernel_width);
+  if (index >= unsigned(chunk.num_locations)) return;
+  const int j = int(item - index * unsigned(chunk.kernel_width));
+
+  const Grid grid(chunk, boxes, index);
+  grad_columns += columns_offset(chunk, index);
+  const Offset next_row = Offset(chunk.width) * chunk.channels;
+  for (int side = 0; side < 2; ++side) {
+    const Run run = run_from(grid, j, side, chunk.kernel_width);
+    if (run.begin == run.end) continue;
+    for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
+      float* top = grad_table + grid.offset(0, run.cell) + channel;
+      CellSum<WIDTH> upper = {}, lower = {};
+      int held = 0;  // upper is of this row of the map, lower of the next
+      for (int i = 0; i < chunk.kernel_height; ++i) {
+        const AxisTap<float> row = grid.row(i);
+        if (row.low != held) {
+          if (row.low == held + 1) {
+            upper.add_to(top + held * next_row);
+            upper = lower;
+            lower = {};
+          } else if (row.low == held - 1) {  // a box upside down
+            lower.add_to(top + (held + 1) * next_row);
+            lower = upper;
+            upper = {};
+          } else {
+            upper.add_to(top + held * next_row);
+            lower.add_to(top + (held + 1) * next_row);
+            upper = lower = {};
+          }
+          held = row.low;
+        }
+        float sum[WIDTH] = {};
+        for (int tap = run.begin; tap < run.end; ++tap) {
+          const float weight = weight_on(grid.x(tap), run.cell);
+          float grad[WIDTH];
+          load(grad_columns + Offset(i * chunk.kernel_width + tap) * chunk.channels + channel, grad);
+#pragma unroll
+          for (int lane = 0; lane < WIDTH; ++lane) sum[lane] = fma(weight, grad[lane], sum[lane]);
+        }
+        upper.accumulate(row.low_weight, sum);
+        lower.accumulate(row.high_weight, sum);
+      }
+      upper.add_to(top + held * next_row);
+      lower.add_to(top + (held + 1) * next_row);
+    }
+  }
+}
+
+// An item is a location, and its threads are one warp. The four sums over taps and channels need no memory in between, so
+// they come out alike in every run.
+template <int WIDTH>
+ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, const Number* table, const float* boxes,
+                                float* result) {
+  const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
+  if (index >= unsigned(chunk.num_locations)) return;
+
+  const Grid grid(chunk, boxes, index);
+  grad_columns += columns_offset(chunk, index);
+  float sides[4] = {};  // x1, y1, x2, y2
+  for (int i = 0; i < chunk.kernel_height; ++i) {
+    const AxisTap<float> row = grid.row(i);
+    const AxisSlope<float> row_slope = axis_slope(grid.y(i), row, chunk.height);
+    for (int j = 0; j < chunk.kernel_width; ++j) {
+      const AxisTap<float> column = grid.column(j);
+      const AxisSlope<float> column_slope = axis_slope(grid.x(j), column, chunk.width);
+      const Number* corners[4] = {
+          table + grid.offset(row.low, column.low), table + grid.offset(row.low, column.high),
+          table + grid.offset(row.high, column.low), table + grid.offset(row.high, column.high)};
+      const Number* grad_tap = grad_columns + Offset(i * chunk.kernel_width + j) * chunk.channels;
+      float along_y = 0.0f, along_x = 0.0f;
+      for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
+        float grad[WIDTH], values[4][WIDTH];
+        load(grad_tap + channel, grad);
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner) load(corners[corner] + channel, values[corner]);
+#pragma unroll
+        for (int lane = 0; lane < WIDTH; ++lane) {
+          const float upper = fma(column.low_weight, values[0][lane], column.high_weight * values[1][lane]);
+          const float lower = fma(column.low_weight, values[2][lane], column.high_weight * values[3][lane]);
+          along_y = fma(grad[lane], fma(row_slope.low, upper, row_slope.high * lower), along_y);
+          const float left = fma(row.low_weight, values[0][lane], row.high_weight * values[2][lane]);
+          const float right = fma(row.low_weight, values[1][lane], row.high_weight * values[3][lane]);
+          along_x = fma(grad[lane], fma(column_slope.low, left, column_slope.high * right), along_x);
+        }
+      }
+      // end_share and its rest, in taps: the division waits until all are summed.
+      const float down = float(i) + 0.5f, across = float(j) + 0.5f;
+      sides[0] = fma(float(chunk.kernel_width) - across, along_x, sides[0]);
+      sides[1] = fma(float(chunk.kernel_height) - down, along_y, sides[1]);
+      sides[2] = fma(across, along_x, sides[2]);
+      sides[3] = fma(down, along_y, sides[3]);
+    }
+  }
+  const Offset location = Offset(chunk.first_image) * chunk.num_rois + chunk.first_roi + index;
+#pragma unroll
+  for (int side = 0; side < 4; ++side) {
+    const float sum = sum_over_warp(sides[side]);
+    if (threadIdx.x == 0) result[location * 4 + side] = sum / (side % 2 == 0 ? chunk.extent_x : chunk.extent_y);
+  }
+}
+
+}  // namespace aligncli
+
+// Every kernel twice: with 16-byte accesses (scatter: 16 bytes of the float32 table), for channels and pointers that are
+// multiples of them, and a number at a time for all others.
+#define ALIGNCLI_KERNEL extern "C" __global__ void __launch_bounds__(128, 6)
+using aligncli::Chunk;
+using aligncli::Number;
+constexpr int WIDE = 16 / sizeof(Number);
+
+ALIGNCLI_KERNEL gather_wide(Chunk chunk, const Number* __restrict__ table, const float* __restrict__ boxes,
+                            Number* __restrict__ columns) {
+  aligncli::gather<WIDE>(chunk, table, boxes, columns);
+}
+
+ALIGNCLI_KERNEL gather_narrow(Chunk chunk, const Number* __restrict__ table, const float* __restrict__ boxes,
+                              Number* __restrict__ columns) {
+  aligncli::gather<1>(chunk, table, boxes, columns);
+}
+
+ALIGNCLI_KERNEL scatter_wide(Chunk chunk, const Number* __restrict__ grad_columns, const float* __restrict__ boxes,
+                             float* __restrict__ grad_table) {
+  aligncli::scatter<4>(chunk, grad_columns, boxes, grad_table);
+}
+
+ALIGNCLI_KERNEL scatter_narrow(Chunk chunk, const Number* __restrict__ grad_columns, const float* __restrict__ boxes,
+                               float* __restrict__ grad_table) {
+  aligncli::scatter<1>(chunk, grad_columns, boxes, grad_table);
+}
+
+ALIGNCLI_KERNEL grad_boxes_wide(Chunk chunk, const Number* __restrict__ grad_columns, const Number* __restrict__ table,
+                                const float* __restrict__ boxes, float* __restrict__ result) {
+  aligncli::grad_boxes<WIDE>(chunk, grad_columns, table, boxes, result);
+}
+
+ALIGNCLI_KERNEL grad_boxes_narrow(Chunk chunk, const Number* __restrict__ grad_columns, const Number* __restrict__ table,
+                                  const float* __restrict__ boxes, float* __restrict__ result) {
+  aligncli::grad_boxes<1>(chunk, grad_columns, table, boxes, result);
+}

@@ -1,0 +1,107 @@
+"""`aligncli bench op`: the table, JSON, progress, and one line for every wrong option. No time is asserted."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from aligncli.analysis.bench import contenders
+from aligncli.cli.bench import milliseconds, parse_names, parse_size
+from aligncli.errors import UserError
+from tests.cli.command_line import Run
+
+SMALL = [
+    *("bench", "op", "--levels", "p4,p5", "--size", "64x96", "--in-channels", "4", "--out-channels", "4"),
+    *("--runs", "2", "--seconds", "1", "--threads", "1", "--device", "cpu", "--backend", "portable"),
+]
+
+
+def test_people_get_tables_that_fit_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run(*SMALL)
+    assert ended.code == 0, ended.stderr
+    for text in ("conv2d", "RoIConv portable", "deform_conv2d", "RoIAlign + linear", "forward+backward", "quartiles"):
+        assert ended.stdout.count(text) >= 1, text
+    assert "30 locations" in ended.stdout.replace("\n", " ")
+    assert "1 thread" in ended.stdout
+    assert "torch 2." in ended.stdout
+    assert max(len(line.rstrip()) for line in ended.stdout.splitlines()) <= 80
+    assert "checking 4/4" in ended.stderr
+    assert re.search(r"^timing (18/18|20/20|22/22)$", ended.stderr, re.MULTILINE)  # 8 and 1 to 3 products, twice
+    assert "memory 8/8" in ended.stderr
+
+
+def test_json_is_alone_on_stdout_with_every_sample(run: Run) -> None:
+    ended = run(*SMALL, "--json", "--forward-only", "--peers", "none", "--kernel", "5", "--boxes", "implicit")
+    assert ended.code == 0, ended.stderr
+    document = ended.json
+    assert document["subject"]["kernel_size"] == 5
+    assert document["subject"]["boxes"] == "implicit"
+    assert document["machine"]["num_threads"] == 1
+    [result] = document["results"]
+    assert (result["name"], result["part"]) == ("roi_conv:portable", "forward")
+    assert len(result["samples"]) == 2
+    assert result["flops"] == 2 * 30 * 25 * 4 * 4
+    assert result["ratio_to_peer"] is None
+    if sys.platform == "linux":
+        assert 0 <= result["memory"]["peak"] < 1 << 27
+
+
+def test_a_wrong_contender_ends_with_code_1_and_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = contenders.roi_conv
+    monkeypatch.setattr(contenders, "roi_conv", lambda *args, **kw: [-level for level in right(*args, **kw)])
+    ended = run(*SMALL, "--forward-only", "--peers", "conv2d")
+    assert ended.code == 1
+    assert "RoIConv portable: its output is wrong by" in ended.stdout
+    assert "internal error" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--levels", "p3,p9"], "--levels 'p9' is unknown: choose from p2, p3, p4, p5, p6, p7, or all"),
+        (["--levels", ""], "--levels '' is unknown"),
+        (
+            ["--peers", "cudnn"],
+            "--peers 'cudnn' is unknown: choose from conv2d, deform_conv2d, roi_align, or all or none",
+        ),
+        (["--backend", "fast"], "--backend 'fast' is unknown"),
+        (["--backend", "none"], "--backend 'none' is unknown"),
+        (["--size", "800"], "--size '800' must be height x width"),
+        (["--size", "0x5"], "--size '0x5' must be height x width"),
+        (["--size", "99999x5"], "--size '99999x5' must be height x width"),
+        (["--kernel", "4"], "--kernel 4 must be odd"),
+        (["--kernel", "0"], "--kernel"),
+        (["--runs", "0"], "--runs"),
+        (["--seconds", "-1"], "--seconds"),
+        (["--dtype", "int8"], "--dtype"),
+        (["--device", "abacus"], "abacus"),
+        (["--device", "meta"], "--device meta is not measured"),
+    ],
+)
+def test_wrong_options_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    assert message in run("bench", "op", *arguments).error_line()
+
+
+def test_a_forced_backend_is_refused_as_it_would_stand_in_for_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNCLI_ROI_CONV", "portable")
+    assert "ALIGNCLI_ROI_CONV=portable" in run(*SMALL).error_line()
+
+
+def test_names_keep_the_known_order_and_are_not_repeated() -> None:
+    assert parse_names("--levels", " P5, p3,p5", ("p3", "p4", "p5"), all_of=("p3", "p4")) == ("p3", "p5")
+    assert parse_names("--levels", "all", ("p3", "p4", "p5"), all_of=("p3", "p4")) == ("p3", "p4")
+    assert parse_names("--peers", "none", ("a", "b"), all_of=("a", "b"), or_none=True) == ()
+
+
+def test_sizes_are_height_by_width() -> None:
+    assert parse_size("800x1333") == (800, 1333)
+    assert parse_size(" 64X32 ") == (64, 32)
+    with pytest.raises(UserError, match="must be height x width"):
+        parse_size("-4x5")
+
+
+def test_milliseconds_have_three_digits() -> None:
+    assert [milliseconds(value) for value in (10.6981, 0.1281, 0.01304, 0.00012)] == ["10,698", "128", "13.0", "0.12"]

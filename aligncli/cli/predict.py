@@ -80,7 +80,7 @@ def predict(
             reporter.stage("detecting", done=len(listed), total=len(images))
     output.table(
         ("image", "best", "detections", "score"),
-        [(item["image"], *best_of(item["detections"])) for item in listed],
+        [(Path(item["image"]).name, *best_of(item["detections"])) for item in listed],
         text_columns=2,
     )
     output.line(f"pictures: {folder}")

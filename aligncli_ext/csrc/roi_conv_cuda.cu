@@ -1,9 +1,11 @@
-// RoIConv's CUDA kernels: columns out of a feature map (gather), the sum transposed (scatter), and the boxes' gradient.
+// RoIConv's CUDA kernels: columns out of a feature map (gather), the sum transposed (scatter), and the boxes'
+// gradient.
 //
-// A map is a table with one row of channels a cell; columns are (location, tap, channel). One item of work (a location
-// and one of its tap rows or tap columns) belongs to the threads with the same threadIdx.y, which share its channels, so
-// that neighbouring threads touch neighbouring memory and take the same branches. A tap's cells and weights cost less to
-// compute than to fetch. ALIGNCLI_NUMBER is the type of the features: float, Float16 or BFloat16.
+// A map is a table with one row of channels a cell; columns are (location, tap, channel). One item of work (a
+// location and one of its tap rows or tap columns) belongs to the threads with the same threadIdx.y, which share its
+// channels, so that neighbouring threads touch neighbouring memory and take the same branches. A tap's cells and
+// weights cost less to compute than to fetch. ALIGNCLI_NUMBER is the type of the features: float, Float16 or
+// BFloat16.
 #include "numbers.cuh"
 #include "sampling.h"
 
@@ -12,7 +14,7 @@ namespace aligncli {
 using Number = ALIGNCLI_NUMBER;
 using Offset = long long;  // maps and boxes may hold more than 2^31 numbers
 
-// Consecutive locations of one level, image-major. kernels.py has the same structure.
+// Consecutive locations of one level, image-major. aligncli_ext/cuda.py has the same structure.
 struct Chunk {
   int height;  // of the map, in cells
   int width;
@@ -63,7 +65,8 @@ ALIGNCLI_DEVICE Offset columns_offset(const Chunk& chunk, unsigned index) {
 
 // WIDTH channels of two cells, one below the other.
 template <int WIDTH>
-ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisTap<float>& row, float (&values)[WIDTH]) {
+ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisTap<float>& row,
+                           float (&values)[WIDTH]) {
   float above[WIDTH], below[WIDTH];
   load(upper, above);
   load(lower, below);
@@ -73,8 +76,8 @@ ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisT
   }
 }
 
-// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last tap
-// lay between stay in registers, blended vertically.
+// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last
+// tap lay between stay in registers, blended vertically.
 template <int WIDTH>
 ALIGNCLI_DEVICE void gather(const Chunk& chunk, const Number* table, const float* boxes, Number* columns) {
   const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
@@ -116,9 +119,9 @@ ALIGNCLI_DEVICE void gather(const Chunk& chunk, const Number* table, const float
 
 ALIGNCLI_DEVICE bool touches(const AxisTap<float>& tap, int cell) { return tap.low == cell || tap.high == cell; }
 
-// axis_tap's weight on a cell, without looking for the cells.
+// axis_tap's weight on a cell, without looking for the cells; 0 for NaN as there.
 ALIGNCLI_DEVICE float weight_on(float position, int cell) {
-  const float weight = 1.0f - fabs(usable_position(position) - float(cell));
+  const float weight = 1.0f - fabs(position - float(cell));
   return weight > 0.0f ? weight : 0.0f;
 }
 
@@ -129,8 +132,8 @@ struct Run {
   int end;
 };
 
-// The run on tap column `begin`'s low (side 0) or high cell; empty unless it begins there, or without weight. Positions
-// rise or fall along the whole axis, so a cell that an earlier tap touched is touched by the previous tap.
+// The run on tap column `begin`'s low (side 0) or high cell; empty unless it begins there, or without weight.
+// Positions rise or fall along the whole axis, so a cell that an earlier tap touched is touched by the previous tap.
 ALIGNCLI_DEVICE Run run_from(const Grid& grid, int begin, int side, int num_taps) {
   const AxisTap<float> first = grid.column(begin);
   const int cell = side == 0 ? first.low : first.high;
@@ -164,10 +167,10 @@ struct CellSum {
   }
 };
 
-// An item is a location and a tap column, which sees to the columns of the map that no earlier tap column touches. Its
-// taps are visited from top to bottom; the sums of the two cells that the last tap lay between stay in registers. So all
-// that a location adds to a cell is added to memory once: (kh + 1) (kw + 1) additions where bins are a cell wide and
-// fewer where they are narrower, instead of 4 kh kw.
+// An item is a location and a tap column, which sees to the columns of the map that no earlier tap column touches.
+// Its taps are visited from top to bottom; the sums of the two cells that the last tap lay between stay in registers.
+// So all that a location adds to a cell is added to memory once: (kh + 1) (kw + 1) additions where bins are a cell
+// wide and fewer where they are narrower, instead of 4 kh kw.
 template <int WIDTH>
 ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, const float* boxes, float* grad_table) {
   const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
@@ -220,8 +223,8 @@ ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, con
   }
 }
 
-// An item is a location, and its threads are one warp. The four sums over taps and channels need no memory in between, so
-// they come out alike in every run.
+// An item is a location, and its threads are one warp. The four sums over taps and channels need no memory in
+// between, so they come out alike in every run.
 template <int WIDTH>
 ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, const Number* table, const float* boxes,
                                 float* result) {
@@ -275,8 +278,8 @@ ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, 
 
 }  // namespace aligncli
 
-// Every kernel twice: with 16-byte accesses (scatter: 16 bytes of the float32 table), for channels and pointers that are
-// multiples of them, and a number at a time for all others.
+// Every kernel twice: with 16-byte accesses (scatter: 16 bytes of the float32 table), for channels and pointers that
+// are multiples of them, and a number at a time for all others.
 #define ALIGNCLI_KERNEL extern "C" __global__ void __launch_bounds__(128, 6)
 using aligncli::Chunk;
 using aligncli::Number;
@@ -302,12 +305,14 @@ ALIGNCLI_KERNEL scatter_narrow(Chunk chunk, const Number* __restrict__ grad_colu
   aligncli::scatter<1>(chunk, grad_columns, boxes, grad_table);
 }
 
-ALIGNCLI_KERNEL grad_boxes_wide(Chunk chunk, const Number* __restrict__ grad_columns, const Number* __restrict__ table,
-                                const float* __restrict__ boxes, float* __restrict__ result) {
+ALIGNCLI_KERNEL grad_boxes_wide(Chunk chunk, const Number* __restrict__ grad_columns,
+                                const Number* __restrict__ table, const float* __restrict__ boxes,
+                                float* __restrict__ result) {
   aligncli::grad_boxes<WIDE>(chunk, grad_columns, table, boxes, result);
 }
 
-ALIGNCLI_KERNEL grad_boxes_narrow(Chunk chunk, const Number* __restrict__ grad_columns, const Number* __restrict__ table,
-                                  const float* __restrict__ boxes, float* __restrict__ result) {
+ALIGNCLI_KERNEL grad_boxes_narrow(Chunk chunk, const Number* __restrict__ grad_columns,
+                                  const Number* __restrict__ table, const float* __restrict__ boxes,
+                                  float* __restrict__ result) {
   aligncli::grad_boxes<1>(chunk, grad_columns, table, boxes, result);
 }

@@ -17,115 +17,132 @@
 
 #include "sampling.h"
 
-// One library for every x86 machine: the loader picks the clone. Elsewhere the compiler's default it is.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define ALIGNCLI_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define ALIGNCLI_CLONES
-#endif
-#if defined(_MSC_VER)
-#define ALIGNCLI_INLINE __forceinline
-#define ALIGNCLI_RESTRICT __restrict
-#else
 #define ALIGNCLI_INLINE inline __attribute__((always_inline))
-#define ALIGNCLI_RESTRICT __restrict__
-#endif
 
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kLane = 16;             // channels: a cache line of float32, so that threads never share one
-constexpr int64_t kGrainTaps = 1 << 13;   // elements of columns that are worth a thread
+constexpr int64_t kSliceChannels = 16;  // a cache line of float32, so that threads never share one
+constexpr int64_t kGrain = 1 << 13;     // elements of columns that are worth a thread
 
 // bfloat16 as its bits: <torch/headeronly/util/BFloat16.h> does not vectorise.
 struct BFloat16 {
   uint16_t bits;
 };
 
-// Channels at once, in the vectors of GCC and Clang, which cut them to what a clone's machine has.
-typedef float Floats __attribute__((vector_size(kLane * sizeof(float))));
-typedef double Doubles __attribute__((vector_size(kLane * sizeof(double))));
-typedef uint32_t Bits __attribute__((vector_size(kLane * sizeof(uint32_t))));
+// Vectors of GCC and Clang. Their size is that of the machine's registers: GCC cuts larger ones through memory.
+template <int num_bytes>
+struct Vectors {
+  typedef float Floats __attribute__((vector_size(num_bytes)));
+  typedef double Doubles __attribute__((vector_size(num_bytes)));
+  typedef uint32_t Bits __attribute__((vector_size(num_bytes)));
+  typedef uint16_t HalfBits __attribute__((vector_size(num_bytes / 2)));
 
-// Twice as many bfloat16: of each 32 bits the low half (even channels) and the high half (odd ones), so that
-// nothing has to be moved across a vector.
-struct FloatPairs {
-  Floats even, odd;
+  // Twice as many bfloat16: of each 32 bits the low half (even channels) and the high half (odd ones), so that
+  // nothing has to be moved across a vector.
+  struct FloatPairs {
+    Floats even, odd;
+  };
 };
-ALIGNCLI_INLINE FloatPairs operator*(float weight, const FloatPairs& value) {
-  return {weight * value.even, weight * value.odd};
-}
-ALIGNCLI_INLINE FloatPairs operator*(const FloatPairs& a, const FloatPairs& b) {
-  return {a.even * b.even, a.odd * b.odd};
-}
-ALIGNCLI_INLINE FloatPairs operator+(const FloatPairs& a, const FloatPairs& b) {
-  return {a.even + b.even, a.odd + b.odd};
-}
 
-template <typename Value>
+// What holds a vector's width of Value, to compute with; it has `size` of them.
+template <typename Value, int num_bytes>
 struct Block;
-template <>
-struct Block<float> {
-  using Type = Floats;
-  static constexpr int64_t size = kLane;
-};
-template <>
-struct Block<double> {
-  using Type = Doubles;
-  static constexpr int64_t size = kLane;
-};
-template <>
-struct Block<BFloat16> {
-  using Type = FloatPairs;
-  static constexpr int64_t size = 2 * kLane;
-};
+template <int num_bytes>
+struct Block<float, num_bytes> {
+  using Type = typename Vectors<num_bytes>::Floats;
+  static constexpr int64_t size = num_bytes / 4;
 
-ALIGNCLI_INLINE void load(const float* from, Floats& to) { std::memcpy(&to, from, sizeof(to)); }
-ALIGNCLI_INLINE void load(const double* from, Doubles& to) { std::memcpy(&to, from, sizeof(to)); }
-ALIGNCLI_INLINE void load(const BFloat16* from, FloatPairs& to) {
-  Bits pairs;
-  std::memcpy(&pairs, from, sizeof(pairs));
-  const Bits even = pairs << 16, odd = pairs & 0xffff0000u;
-  std::memcpy(&to.even, &even, sizeof(even));
-  std::memcpy(&to.odd, &odd, sizeof(odd));
-}
-
-// The bits of a float32 rounded to the nearest (even) bfloat16, in the upper half. A NaN that comes from bfloat16
-// stays one: its lower half is zero, so nothing carries.
-ALIGNCLI_INLINE Bits round_bits(const Floats& value) {
-  Bits bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-}
-ALIGNCLI_INLINE void store(const Floats& from, float* to) { std::memcpy(to, &from, sizeof(from)); }
-ALIGNCLI_INLINE void store(const Doubles& from, double* to) { std::memcpy(to, &from, sizeof(from)); }
-ALIGNCLI_INLINE void store(const FloatPairs& from, BFloat16* to) {
-  const Bits pairs = (round_bits(from.even) >> 16) | round_bits(from.odd);
-  std::memcpy(to, &pairs, sizeof(pairs));
-}
-
-// kLane channels in order, in the type of sums.
-ALIGNCLI_INLINE void load_wide(const float* from, Floats& to) { load(from, to); }
-ALIGNCLI_INLINE void load_wide(const double* from, Doubles& to) { load(from, to); }
-ALIGNCLI_INLINE void load_wide(const BFloat16* from, Floats& to) {
-  typedef uint16_t HalfBits __attribute__((vector_size(kLane * sizeof(uint16_t))));
-  HalfBits bits;
-  std::memcpy(&bits, from, sizeof(bits));
-  const Bits wide = __builtin_convertvector(bits, Bits) << 16;
-  std::memcpy(&to, &wide, sizeof(to));
-}
-
-// to[0 .. num_blocks * kLane) += weight * sums
-template <typename Lanes, typename Real>
-ALIGNCLI_INLINE void add(Real weight, const Lanes* sums, Real* to, int num_blocks) {
-  for (int block = 0; block < num_blocks; ++block) {
-    Lanes value;
-    load(to + block * kLane, value);
-    value += weight * sums[block];
-    store(value, to + block * kLane);
+  static ALIGNCLI_INLINE Type load(const float* from) {
+    Type value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
   }
+  static ALIGNCLI_INLINE void store(const Type& value, float* to) { std::memcpy(to, &value, sizeof(value)); }
+  static ALIGNCLI_INLINE Type multiply_add(const Type& a, const Type& b, const Type& c) { return a * b + c; }
+  static ALIGNCLI_INLINE Type scale_add(float a, const Type& b, const Type& c) { return a * b + c; }
+  static ALIGNCLI_INLINE float sum(const Type& value) {
+    float total = 0;
+    for (int64_t lane = 0; lane < size; ++lane) total += value[lane];
+    return total;
+  }
+};
+template <int num_bytes>
+struct Block<double, num_bytes> {
+  using Type = typename Vectors<num_bytes>::Doubles;
+  static constexpr int64_t size = num_bytes / 8;
+
+  static ALIGNCLI_INLINE Type load(const double* from) {
+    Type value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  static ALIGNCLI_INLINE void store(const Type& value, double* to) { std::memcpy(to, &value, sizeof(value)); }
+  static ALIGNCLI_INLINE Type multiply_add(const Type& a, const Type& b, const Type& c) { return a * b + c; }
+  static ALIGNCLI_INLINE Type scale_add(double a, const Type& b, const Type& c) { return a * b + c; }
+  static ALIGNCLI_INLINE double sum(const Type& value) {
+    double total = 0;
+    for (int64_t lane = 0; lane < size; ++lane) total += value[lane];
+    return total;
+  }
+};
+template <int num_bytes>
+struct Block<BFloat16, num_bytes> {
+  using Type = typename Vectors<num_bytes>::FloatPairs;
+  using Floats = typename Vectors<num_bytes>::Floats;
+  using Bits = typename Vectors<num_bytes>::Bits;
+  static constexpr int64_t size = num_bytes / 2;
+
+  static ALIGNCLI_INLINE Type load(const BFloat16* from) {
+    Bits pairs;
+    std::memcpy(&pairs, from, sizeof(pairs));
+    const Bits even = pairs << 16, odd = pairs & 0xffff0000u;
+    Type value;
+    std::memcpy(&value.even, &even, sizeof(even));
+    std::memcpy(&value.odd, &odd, sizeof(odd));
+    return value;
+  }
+  static ALIGNCLI_INLINE void store(const Type& value, BFloat16* to) {
+    const Bits pairs = (round(value.even) >> 16) | round(value.odd);
+    std::memcpy(to, &pairs, sizeof(pairs));
+  }
+  // To the nearest (even) bfloat16, in the upper half. A NaN that comes from bfloat16 stays one: its lower half is
+  // zero, so nothing carries.
+  static ALIGNCLI_INLINE Bits round(const Floats& value) {
+    Bits bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  }
+  static ALIGNCLI_INLINE Type multiply_add(const Type& a, const Type& b, const Type& c) {
+    return {a.even * b.even + c.even, a.odd * b.odd + c.odd};
+  }
+  static ALIGNCLI_INLINE Type scale_add(float a, const Type& b, const Type& c) {
+    return {a * b.even + c.even, a * b.odd + c.odd};
+  }
+  static ALIGNCLI_INLINE float sum(const Type& value) {
+    return Block<float, num_bytes>::sum(value.even + value.odd);
+  }
+};
+
+// A vector of sums' worth of channels, in order.
+template <int num_bytes>
+ALIGNCLI_INLINE typename Vectors<num_bytes>::Floats load_wide(const float* from) {
+  return Block<float, num_bytes>::load(from);
+}
+template <int num_bytes>
+ALIGNCLI_INLINE typename Vectors<num_bytes>::Doubles load_wide(const double* from) {
+  return Block<double, num_bytes>::load(from);
+}
+template <int num_bytes>
+ALIGNCLI_INLINE typename Vectors<num_bytes>::Floats load_wide(const BFloat16* from) {
+  typename Vectors<num_bytes>::HalfBits halves;
+  std::memcpy(&halves, from, sizeof(halves));
+  const auto bits = __builtin_convertvector(halves, typename Vectors<num_bytes>::Bits) << 16;
+  typename Vectors<num_bytes>::Floats value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
 ALIGNCLI_INLINE float widen(float value) { return value; }
@@ -200,11 +217,12 @@ ALIGNCLI_INLINE Corners corners(
           (high + x.low) * level.channels, (high + x.high) * level.channels};
 }
 
-template <typename Value, typename Real>
+template <int num_bytes, typename Value, typename Real>
 ALIGNCLI_INLINE void gather_rows(
     const Level<Real>& level, const Value* features, Value* columns, int64_t begin, int64_t end, Taps<Real>& taps) {
+  using Lanes = Block<Value, num_bytes>;
   const int64_t channels = level.channels;
-  Value* ALIGNCLI_RESTRICT out = columns + begin * level.num_taps() * channels;
+  Value* out = columns + begin * level.num_taps() * channels;
   for (int64_t row = begin; row < end; ++row) {
     locate(level, row, taps, false);
     const Value* map = features + level.image_offset(row);
@@ -218,13 +236,12 @@ ALIGNCLI_INLINE void gather_rows(
         const Real w00 = y.low_weight * x.low_weight, w01 = y.low_weight * x.high_weight;
         const Real w10 = y.high_weight * x.low_weight, w11 = y.high_weight * x.high_weight;
         int64_t c = 0;
-        for (; c + Block<Value>::size <= channels; c += Block<Value>::size) {
-          typename Block<Value>::Type v00, v01, v10, v11;
-          load(low_low + c, v00);
-          load(low_high + c, v01);
-          load(high_low + c, v10);
-          load(high_high + c, v11);
-          store(w00 * v00 + w01 * v01 + w10 * v10 + w11 * v11, out + c);
+        for (; c + Lanes::size <= channels; c += Lanes::size) {
+          auto sum = Lanes::scale_add(w00, Lanes::load(low_low + c), typename Lanes::Type{});
+          sum = Lanes::scale_add(w01, Lanes::load(low_high + c), sum);
+          sum = Lanes::scale_add(w10, Lanes::load(high_low + c), sum);
+          sum = Lanes::scale_add(w11, Lanes::load(high_high + c), sum);
+          Lanes::store(sum, out + c);
         }
         for (; c < channels; ++c) {
           narrow(w00 * widen(low_low[c]) + w01 * widen(low_high[c]) + w10 * widen(high_low[c]) +
@@ -236,60 +253,70 @@ ALIGNCLI_INLINE void gather_rows(
   }
 }
 
-// One kernel row of one location, num_blocks * kLane channels, which stay in registers along x: neighbouring taps
+// to[0 .. num_blocks * Lanes::size) += weight * sums
+template <int num_blocks, typename Lanes, typename Real>
+ALIGNCLI_INLINE void add(Real weight, const typename Lanes::Type* sums, Real* to) {
+  if (weight == 0) return;
+  for (int block = 0; block < num_blocks; ++block, to += Lanes::size)
+    Lanes::store(Lanes::scale_add(weight, sums[block], Lanes::load(to)), to);
+}
+
+// One kernel row of one location, num_blocks vectors of channels, which stay in registers along x: neighbouring taps
 // share cells, so that a cell of the map is touched once. `map` and `in` begin at the first of the channels.
-template <int num_blocks, typename Value, typename Real>
+template <int num_bytes, int num_blocks, typename Value, typename Real>
 ALIGNCLI_INLINE void scatter_row(
     const Level<Real>& level, const aligncli::AxisTap<Real>& y, const std::vector<aligncli::AxisTap<Real>>& x,
     const Value* in, Real* map) {
-  using Lanes = typename Block<Real>::Type;
+  using Lanes = Block<Real, num_bytes>;
   Real* const low_row = map + y.low * level.width * level.channels;
   Real* const high_row = map + y.high * level.width * level.channels;
-  Lanes low[num_blocks] = {}, high[num_blocks] = {};
+  typename Lanes::Type low[num_blocks] = {}, high[num_blocks] = {};
   int low_cell = x[0].low, high_cell = x[0].high;
-  const auto flush = [&](const Lanes* sums, int cell) __attribute__((always_inline)) {
-    if (y.low_weight != 0) add(y.low_weight, sums, low_row + cell * level.channels, num_blocks);
-    if (y.high_weight != 0) add(y.high_weight, sums, high_row + cell * level.channels, num_blocks);
-  };
   for (const auto& tap : x) {
     if (tap.low != low_cell) {
-      flush(low, low_cell);
+      add<num_blocks, Lanes>(y.low_weight, low, low_row + low_cell * level.channels);
+      add<num_blocks, Lanes>(y.high_weight, low, high_row + low_cell * level.channels);
       const bool adjoins = tap.low == high_cell;
-      if (!adjoins) flush(high, high_cell);
+      if (!adjoins) {
+        add<num_blocks, Lanes>(y.low_weight, high, low_row + high_cell * level.channels);
+        add<num_blocks, Lanes>(y.high_weight, high, high_row + high_cell * level.channels);
+      }
       for (int block = 0; block < num_blocks; ++block) {
-        low[block] = adjoins ? high[block] : Lanes{};
-        high[block] = Lanes{};
+        low[block] = adjoins ? high[block] : typename Lanes::Type{};
+        high[block] = typename Lanes::Type{};
       }
       low_cell = tap.low;
       high_cell = tap.high;
     }
     for (int block = 0; block < num_blocks; ++block) {
-      Lanes value;
-      load_wide(in + block * kLane, value);
-      low[block] += tap.low_weight * value;
-      high[block] += tap.high_weight * value;
+      const auto value = load_wide<num_bytes>(in + block * Lanes::size);
+      low[block] = Lanes::scale_add(tap.low_weight, value, low[block]);
+      high[block] = Lanes::scale_add(tap.high_weight, value, high[block]);
     }
     in += level.channels;
   }
-  flush(low, low_cell);
-  flush(high, high_cell);
+  add<num_blocks, Lanes>(y.low_weight, low, low_row + low_cell * level.channels);
+  add<num_blocks, Lanes>(y.high_weight, low, high_row + low_cell * level.channels);
+  add<num_blocks, Lanes>(y.low_weight, high, low_row + high_cell * level.channels);
+  add<num_blocks, Lanes>(y.high_weight, high, high_row + high_cell * level.channels);
 }
 
 // The transpose for channels [channel_begin, channel_end): a thread's own, so that nothing is shared.
-template <typename Value, typename Real>
+template <int num_bytes, typename Value, typename Real>
 ALIGNCLI_INLINE void scatter_channels(
     const Level<Real>& level, const Value* columns, Real* grad_map, int64_t num_rows, int64_t channel_begin,
     int64_t channel_end, Taps<Real>& taps) {
   constexpr int num_blocks = 4;
+  constexpr int64_t size = Block<Real, num_bytes>::size;
   for (int64_t row = 0; row < num_rows; ++row) {
     locate(level, row, taps, false);
     Real* const map = grad_map + level.image_offset(row);
     const Value* in = columns + row * level.num_taps() * level.channels;
     for (const auto& y : taps.y) {
       int64_t c = channel_begin;
-      for (; c + num_blocks * kLane <= channel_end; c += num_blocks * kLane)
-        scatter_row<num_blocks>(level, y, taps.x, in + c, map + c);
-      for (; c + kLane <= channel_end; c += kLane) scatter_row<1>(level, y, taps.x, in + c, map + c);
+      for (; c + num_blocks * size <= channel_end; c += num_blocks * size)
+        scatter_row<num_bytes, num_blocks>(level, y, taps.x, in + c, map + c);
+      for (; c + size <= channel_end; c += size) scatter_row<num_bytes, 1>(level, y, taps.x, in + c, map + c);
       for (const auto& x : taps.x) {
         const Corners at = corners(level, y, x);
         for (int64_t rest = c; rest < channel_end; ++rest) {
@@ -305,40 +332,25 @@ ALIGNCLI_INLINE void scatter_channels(
   }
 }
 
-ALIGNCLI_INLINE float sum(const Floats& lanes) {
-  float total = 0;
-  for (int64_t lane = 0; lane < kLane; ++lane) total += lanes[lane];
-  return total;
-}
-ALIGNCLI_INLINE double sum(const Doubles& lanes) {
-  double total = 0;
-  for (int64_t lane = 0; lane < kLane; ++lane) total += lanes[lane];
-  return total;
-}
-ALIGNCLI_INLINE float sum(const FloatPairs& lanes) { return sum(lanes.even + lanes.odd); }
-
 // Of one tap's gradient with its four cells.
 template <typename Real>
 struct Dots {
   Real low_low, low_high, high_low, high_high;
 };
 
-template <typename Value, typename Real>
+template <int num_bytes, typename Real, typename Value>
 ALIGNCLI_INLINE Dots<Real> dots(const Value* grad, const Value* map, const Corners& at, int64_t size) {
-  typename Block<Value>::Type g, v, s00 = {}, s01 = {}, s10 = {}, s11 = {};
+  using Lanes = Block<Value, num_bytes>;
+  typename Lanes::Type s00 = {}, s01 = {}, s10 = {}, s11 = {};
   int64_t c = 0;
-  for (; c + Block<Value>::size <= size; c += Block<Value>::size) {
-    load(grad + c, g);
-    load(map + at.low_low + c, v);
-    s00 = s00 + g * v;
-    load(map + at.low_high + c, v);
-    s01 = s01 + g * v;
-    load(map + at.high_low + c, v);
-    s10 = s10 + g * v;
-    load(map + at.high_high + c, v);
-    s11 = s11 + g * v;
+  for (; c + Lanes::size <= size; c += Lanes::size) {
+    const auto value = Lanes::load(grad + c);
+    s00 = Lanes::multiply_add(value, Lanes::load(map + at.low_low + c), s00);
+    s01 = Lanes::multiply_add(value, Lanes::load(map + at.low_high + c), s01);
+    s10 = Lanes::multiply_add(value, Lanes::load(map + at.high_low + c), s10);
+    s11 = Lanes::multiply_add(value, Lanes::load(map + at.high_high + c), s11);
   }
-  Dots<Real> result = {sum(s00), sum(s01), sum(s10), sum(s11)};
+  Dots<Real> result = {Lanes::sum(s00), Lanes::sum(s01), Lanes::sum(s10), Lanes::sum(s11)};
   for (; c < size; ++c) {
     const Real value = widen(grad[c]);
     result.low_low += value * widen(map[at.low_low + c]);
@@ -350,7 +362,7 @@ ALIGNCLI_INLINE Dots<Real> dots(const Value* grad, const Value* map, const Corne
 }
 
 // Adds to grad_boxes (locations of the level, 4): from columns to points to the sides of the box, by eq. 2.
-template <typename Value, typename Real>
+template <int num_bytes, typename Value, typename Real>
 ALIGNCLI_INLINE void box_rows(
     const Level<Real>& level, const Value* columns, const Value* features, Real* grad_boxes, int64_t begin,
     int64_t end, Taps<Real>& taps) {
@@ -367,7 +379,7 @@ ALIGNCLI_INLINE void box_rows(
       for (int j = 0; j < level.kernel_width; ++j, in += channels) {
         const auto& x = taps.x[j];
         const auto& x_slope = taps.x_slope[j];
-        const auto dot = dots<Value, Real>(in, map, corners(level, y, x), channels);
+        const auto dot = dots<num_bytes, Real>(in, map, corners(level, y, x), channels);
         const Real grad_y = y_slope.low * (x.low_weight * dot.low_low + x.high_weight * dot.low_high) +
                             y_slope.high * (x.low_weight * dot.high_low + x.high_weight * dot.high_high);
         const Real grad_x = x_slope.low * (y.low_weight * dot.low_low + y.high_weight * dot.high_low) +
@@ -384,20 +396,49 @@ ALIGNCLI_INLINE void box_rows(
   }
 }
 
-// Clones need functions that are no templates: one of each kind a type, found by overloading.
-#define ALIGNCLI_KERNELS(Value, Real)                                                                               \
-  ALIGNCLI_CLONES void run_gather(const Level<Real>& level, const Value* features, Value* columns, int64_t begin,   \
-                                  int64_t end, Taps<Real>& taps) {                                                  \
-    gather_rows(level, features, columns, begin, end, taps);                                                        \
-  }                                                                                                                 \
-  ALIGNCLI_CLONES void run_scatter(const Level<Real>& level, const Value* columns, Real* grad_map, int64_t num_rows, \
-                                   int64_t channel_begin, int64_t channel_end, Taps<Real>& taps) {                  \
-    scatter_channels(level, columns, grad_map, num_rows, channel_begin, channel_end, taps);                         \
-  }                                                                                                                 \
-  ALIGNCLI_CLONES void run_boxes(const Level<Real>& level, const Value* columns, const Value* features,             \
-                                 Real* grad_boxes, int64_t begin, int64_t end, Taps<Real>& taps) {                  \
-    box_rows(level, columns, features, grad_boxes, begin, end, taps);                                               \
+// ---------------------------------------------------------------- one library for every machine
+
+// A kernel, compiled for one kind of machine; the type of values picks the overload. Not `target_clones`: each kind
+// has its own size of vectors.
+#define ALIGNCLI_KERNELS_FOR(suffix, target, num_bytes, Value, Real)                                                 \
+  target void gather_##suffix(const Level<Real>& level, const Value* features, Value* columns, int64_t begin,        \
+                              int64_t end, Taps<Real>& taps) {                                                       \
+    gather_rows<num_bytes>(level, features, columns, begin, end, taps);                                              \
+  }                                                                                                                  \
+  target void scatter_##suffix(const Level<Real>& level, const Value* columns, Real* grad_map, int64_t num_rows,     \
+                               int64_t channel_begin, int64_t channel_end, Taps<Real>& taps) {                       \
+    scatter_channels<num_bytes>(level, columns, grad_map, num_rows, channel_begin, channel_end, taps);               \
+  }                                                                                                                  \
+  target void boxes_##suffix(const Level<Real>& level, const Value* columns, const Value* features,                  \
+                             Real* grad_boxes, int64_t begin, int64_t end, Taps<Real>& taps) {                       \
+    box_rows<num_bytes>(level, columns, features, grad_boxes, begin, end, taps);                                     \
   }
+
+#if defined(__x86_64__)
+#define ALIGNCLI_KERNELS(Value, Real)                                                                                \
+  ALIGNCLI_KERNELS_FOR(avx512, __attribute__((target("avx512f"))), 64, Value, Real)                                  \
+  ALIGNCLI_KERNELS_FOR(avx2, __attribute__((target("arch=haswell"))), 32, Value, Real)                               \
+  ALIGNCLI_KERNELS_FOR(plain, , 16, Value, Real)
+
+enum class Machine { plain, avx2, avx512 };
+
+Machine machine() {
+  static const Machine found = __builtin_cpu_supports("avx512f")                                   ? Machine::avx512
+                               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")   ? Machine::avx2
+                                                                                                   : Machine::plain;
+  return found;
+}
+
+#define ALIGNCLI_RUN(kernel, ...)                                  \
+  switch (machine()) {                                             \
+    case Machine::avx512: kernel##_avx512(__VA_ARGS__); break;     \
+    case Machine::avx2: kernel##_avx2(__VA_ARGS__); break;         \
+    case Machine::plain: kernel##_plain(__VA_ARGS__); break;       \
+  }
+#else
+#define ALIGNCLI_KERNELS(Value, Real) ALIGNCLI_KERNELS_FOR(plain, , 16, Value, Real)
+#define ALIGNCLI_RUN(kernel, ...) kernel##_plain(__VA_ARGS__)
+#endif
 
 ALIGNCLI_KERNELS(float, float)
 ALIGNCLI_KERNELS(double, double)
@@ -463,7 +504,7 @@ void with_types(const Tensor& like, const Function& function) {
 
 template <typename Real>
 int64_t grain(const Level<Real>& level) {
-  return std::max<int64_t>(1, kGrainTaps / (level.num_taps() * level.channels));
+  return std::max<int64_t>(1, kGrain / (level.num_taps() * level.channels));
 }
 
 void gather(
@@ -480,7 +521,7 @@ void gather(
     auto* out = static_cast<Value*>(columns.data_ptr());
     torch::stable::parallel_for(0, num_rows, grain(level), [&](int64_t begin, int64_t end) {
       Taps<Real> taps(level);
-      run_gather(level, map, out, begin, end, taps);
+      ALIGNCLI_RUN(gather, level, map, out, begin, end, taps);
     });
   });
 }
@@ -500,10 +541,11 @@ void scatter(
         "aligncli_ext: the gradient is summed in float64 for float64 and in float32 otherwise");
     const auto* in = static_cast<const Value*>(columns.data_ptr());
     auto* map = static_cast<Real*>(grad_map.data_ptr());
-    const int64_t num_lanes = (level.channels + kLane - 1) / kLane;
-    torch::stable::parallel_for(0, num_lanes, 1, [&](int64_t begin, int64_t end) {
+    const int64_t num_slices = (level.channels + kSliceChannels - 1) / kSliceChannels;
+    torch::stable::parallel_for(0, num_slices, 1, [&](int64_t begin, int64_t end) {
       Taps<Real> taps(level);
-      run_scatter(level, in, map, num_rows, begin * kLane, std::min(end * kLane, level.channels), taps);
+      const int64_t channel_end = std::min(end * kSliceChannels, level.channels);
+      ALIGNCLI_RUN(scatter, level, in, map, num_rows, begin * kSliceChannels, channel_end, taps);
     });
   });
 }
@@ -526,7 +568,7 @@ void grad_boxes(
     auto* out = static_cast<Real*>(grad.data_ptr());
     torch::stable::parallel_for(0, num_rows, grain(level), [&](int64_t begin, int64_t end) {
       Taps<Real> taps(level);
-      run_boxes(level, in, map, out, begin, end, taps);
+      ALIGNCLI_RUN(boxes, level, in, map, out, begin, end, taps);
     });
   });
 }

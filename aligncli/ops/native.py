@@ -1,8 +1,7 @@
 """RoIConv on the CPU with our own kernels: gather a chunk of columns, multiply, repeat.
 
 The kernels (aligncli_ext) read four numbers a box and compute the taps themselves, so that nothing but a chunk of
-columns is stored. Nothing is kept for the backward pass: it gathers again. Each sum over locations has one order,
-whatever the number of threads.
+columns is stored. Nothing is kept for the backward pass: it gathers again. Results repeat bit by bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,13 @@ from aligncli.ops.matmul import prepare_product, product_of_transposes
 from aligncli.ops.taps import sum_dtype
 
 # Rows of a matrix product: whole tiles, and enough of them to hide that the packed matrix is read again. Backward
-# a chunk is also what the weight's gradient sums over before it is touched.
-FORWARD_ROWS = 256
-BACKWARD_ROWS = 1024
-FORWARD_CHUNK_BYTES = 4 << 20
-BACKWARD_CHUNK_BYTES = 10 << 20
-# Of the part of the matrix that the backward pass works on; large kernels are taken some rows at a time.
-MATRIX_BYTES = 8 << 20
+# a chunk is also what the weight's gradient sums over before it is touched, and each thread has as many.
+FORWARD_ROWS = 384
+BACKWARD_ROWS = 512
+CHUNK_BYTES = 10 << 20
 TILE = 64
+# Of the part of the weight that is worked on: large kernels are taken some rows at a time.
+MATRIX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,9 @@ class KernelRows:
     def num_taps(self) -> int:
         return (self.end - self.begin) * self.kernel_size[1]
 
-    def of(self, matrix: Tensor, channels: int) -> Tensor:
-        """The columns of a matrix (O, K C) that belong to these taps."""
-        row = self.kernel_size[1] * channels
-        return matrix[:, self.begin * row : self.end * row]
+    def matrix(self, weight: Tensor) -> Tensor:
+        """(O, taps C) of a weight (O, C, kh, kw); a view where that is channels-last."""
+        return portable._matrix(weight[:, :, self.begin : self.end])
 
 
 def forward(
@@ -70,16 +67,29 @@ def forward(
     """
     levels = _lay_out(features, boxes, strides)
     rows = weight.new_empty(sum(level.num_locations() for level in levels), weight.shape[0])
-    multiply = prepare_product(portable._matrix(weight), bias)
-    kernel = _whole_kernel(weight)
-    columns = _columns_buffer(weight, kernel, len(rows), FORWARD_ROWS, FORWARD_CHUNK_BYTES)
+    # In bfloat16 a sum over groups would be rounded after each.
+    groups = [_whole_kernel(weight)] if weight.dtype == torch.bfloat16 else _groups_of_kernel_rows(weight)
+    for kernel in groups:
+        _multiply_columns(levels, kernel, weight, bias, rows)
+    return rows
+
+
+def _multiply_columns(
+    levels: Sequence[Level], kernel: KernelRows, weight: Tensor, bias: Tensor | None, rows: Tensor
+) -> None:
+    """The share of these kernel rows in the output: the first ones set it, with the bias, others add to it."""
+    is_first = kernel.begin == 0
+    multiply = prepare_product(kernel.matrix(weight), bias if is_first else None)
+    columns = _columns_buffer(weight, kernel, len(rows), FORWARD_ROWS)
     start = 0
     for parts in _chunks(levels, columns):
         chunk = _gather(levels, parts, kernel, columns)
         end = start + len(chunk)
-        rows[start:end] = multiply(chunk)
+        if is_first:
+            rows[start:end] = multiply(chunk)
+        else:
+            rows[start:end] += multiply(chunk)
         start = end
-    return rows
 
 
 def backward(
@@ -98,8 +108,7 @@ def backward(
     num_levels = len(features)
     levels = _lay_out(features, boxes, strides)
     grad_rows = grad_rows.contiguous()  # the gradient of a sum is one number, expanded
-    matrix = portable._matrix(weight)
-    grad_matrix = torch.zeros_like(matrix, dtype=sum_dtype(weight)) if needs[-1] else None
+    grad_weight = _zeros_like_kernel(weight) if needs[-1] else None
     grad_maps = [
         torch.zeros_like(level.map, dtype=sum_dtype(weight)) if needed else None
         for level, needed in zip(levels, needs[:num_levels])
@@ -108,26 +117,39 @@ def backward(
         torch.zeros_like(level.boxes) if needed else None for level, needed in zip(levels, needs[num_levels:-1])
     ]
     for kernel in _groups_of_kernel_rows(weight):
-        columns = _columns_buffer(weight, kernel, len(grad_rows), BACKWARD_ROWS, BACKWARD_CHUNK_BYTES)
-        slice_of_matrix = kernel.of(matrix, weight.shape[1])
-        multiply = prepare_product(slice_of_matrix.T, None) if any(needs[:-1]) else None
-        start = 0
-        for parts in _chunks(levels, columns):
-            end = start + sum(part.count for part in parts)
-            grad = grad_rows[start:end]
-            start = end
-            if grad_matrix is not None:
-                product = product_of_transposes(grad, _gather(levels, parts, kernel, columns))
-                kernel.of(grad_matrix, weight.shape[1]).add_(product)
-            if multiply is not None:
-                _scatter(multiply(grad), levels, parts, kernel, grad_maps, grad_boxes)
+        _add_gradients(grad_rows, levels, kernel, weight, grad_weight, grad_maps, grad_boxes)
     gradients = [
         *(grad.permute(0, 3, 1, 2).to(weight.dtype) for grad in grad_maps if grad is not None),
         *(grad.to(level.dtype) for grad, level in zip(grad_boxes, boxes) if grad is not None),
     ]
-    if grad_matrix is not None:
-        gradients.append(portable._kernel(grad_matrix, like=weight))
+    if grad_weight is not None:
+        gradients.append(grad_weight.to(weight.dtype))
     return gradients
+
+
+def _add_gradients(
+    grad_rows: Tensor,
+    levels: Sequence[Level],
+    kernel: KernelRows,
+    weight: Tensor,
+    grad_weight: Tensor | None,
+    grad_maps: Sequence[Tensor | None],
+    grad_boxes: Sequence[Tensor | None],
+) -> None:
+    """Add the share of these kernel rows to the gradients that are wanted."""
+    needs_columns = any(grad is not None for grad in (*grad_maps, *grad_boxes))
+    multiply = prepare_product(kernel.matrix(weight).T, None) if needs_columns else None
+    columns = _columns_buffer(weight, kernel, len(grad_rows), BACKWARD_ROWS * torch.get_num_threads())
+    start = 0
+    for parts in _chunks(levels, columns):
+        end = start + sum(part.count for part in parts)
+        grad = grad_rows[start:end]
+        start = end
+        if grad_weight is not None:
+            product = product_of_transposes(grad, _gather(levels, parts, kernel, columns))
+            kernel.matrix(grad_weight).add_(product)
+        if multiply is not None:
+            _scatter(multiply(grad), levels, parts, kernel, grad_maps, grad_boxes)
 
 
 def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[float]) -> list[Level]:
@@ -139,6 +161,13 @@ def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Seque
         )
         for level, level_boxes, stride in zip(features, boxes, strides, strict=True)
     ]
+
+
+def _zeros_like_kernel(weight: Tensor) -> Tensor:
+    """Channels-last, even where the kernel has one tap and the layout is ambiguous: its matrices are views."""
+    out_channels, channels, kernel_height, kernel_width = weight.shape
+    zeros = weight.new_zeros(out_channels, kernel_height, kernel_width, channels, dtype=sum_dtype(weight))
+    return zeros.permute(0, 3, 1, 2)
 
 
 def _whole_kernel(weight: Tensor) -> KernelRows:
@@ -154,10 +183,10 @@ def _groups_of_kernel_rows(weight: Tensor) -> Iterator[KernelRows]:
         yield KernelRows((kernel_height, kernel_width), begin, min(begin + num_rows, kernel_height))
 
 
-def _columns_buffer(weight: Tensor, kernel: KernelRows, num_locations: int, num_rows: int, num_bytes: int) -> Tensor:
-    """Room for a chunk of columns: `num_rows`, fewer where they would take more than `num_bytes`, at least one."""
+def _columns_buffer(weight: Tensor, kernel: KernelRows, num_locations: int, num_rows: int) -> Tensor:
+    """Room for a chunk of columns: `num_rows`, fewer where they would take more than CHUNK_BYTES, at least one."""
     width = kernel.num_taps() * weight.shape[1]
-    fitting = max(1, num_bytes // (width * weight.itemsize))
+    fitting = max(1, CHUNK_BYTES // (width * weight.itemsize))
     if fitting > TILE:
         fitting -= fitting % TILE
     return weight.new_empty(min(num_rows, fitting, num_locations), width)

@@ -417,7 +417,7 @@ ALIGNCLI_INLINE void box_rows(
 #if defined(__x86_64__)
 #define ALIGNCLI_KERNELS(Value, Real)                                                                                \
   ALIGNCLI_KERNELS_FOR(avx512, __attribute__((target("avx512f"))), 64, Value, Real)                                  \
-  ALIGNCLI_KERNELS_FOR(avx2, __attribute__((target("arch=haswell"))), 32, Value, Real)                               \
+  ALIGNCLI_KERNELS_FOR(avx2, __attribute__((target("avx2,fma"))), 32, Value, Real)                                   \
   ALIGNCLI_KERNELS_FOR(plain, , 16, Value, Real)
 
 enum class Machine { plain, avx2, avx512 };

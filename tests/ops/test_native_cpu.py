@@ -143,8 +143,7 @@ def test_chunks_and_groups_of_kernel_rows_do_not_change_the_result(
         return rows, *implementation.backward(grad, features, boxes, weight, strides, needs)
 
     expected = compute(portable)
-    monkeypatch.setattr(native, "FORWARD_CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(native, "BACKWARD_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(native, "CHUNK_BYTES", chunk_bytes)
     monkeypatch.setattr(native, "MATRIX_BYTES", matrix_bytes)
     torch.testing.assert_close(compute(native), expected, rtol=0, atol=1e-11)
 
@@ -156,7 +155,7 @@ def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs():
     weight = torch.randn(2, channels, 7, 7)
     with LargestTensor() as largest:
         rows = native.forward([features], [boxes], weight, None, [8.0])
-    assert largest.num_bytes <= native.FORWARD_CHUNK_BYTES
+    assert largest.num_bytes <= native.CHUNK_BYTES
     with LargestTensor() as largest:
         native.backward(torch.ones_like(rows), [features], [boxes], weight, [8.0], [True, True, True])
-    assert largest.num_bytes <= native.BACKWARD_CHUNK_BYTES
+    assert largest.num_bytes <= native.CHUNK_BYTES

@@ -88,7 +88,7 @@ def op(
 
     Contenders take turns in one process, after each was checked against the reference: RoIConv by every
     backend, all levels in one call; conv2d, whose time is the limit; torchvision's deform_conv2d on the same
-    taps; RoIAlign and a linear layer. The defaults take a good minute on two cores, most of it for the
+    taps; RoIAlign and a linear layer. The defaults take a minute or two on two cores, most of it for the
     slow peers: --peers conv2d leaves them out.
     """
     from aligncli.cli.render import Output

@@ -73,7 +73,8 @@ def train(
         reporter.message(note)
     try:
         with stop_on_signal() as request:
-            metrics = _run(trainer, run, train_set, val_set, reporter, request)
+            _run(trainer, run, train_set, val_set, reporter, request)
+        metrics = _evaluate(trainer, run, val_set, reporter)  # all is saved: here a signal simply ends the process
         for note in train_set.notes():
             if note not in known_notes:
                 reporter.message(note)
@@ -155,8 +156,8 @@ def _run(
     val_set: DetectionDataset,
     reporter: Reporter,
     request: StopRequest,
-) -> dict[str, float]:
-    """All iterations, checkpoints and evaluations; returns the last evaluation's metrics."""
+) -> None:
+    """All iterations with their checkpoints, and the evaluations between them. Raises Interrupted."""
     recipe, schedule, first = trainer.recipe, trainer.recipe.schedule, trainer.iteration
     reporter.start(
         iterations=schedule.iterations,
@@ -175,7 +176,6 @@ def _run(
             first_batch=first * schedule.accumulate,
         )
     )
-    metrics: dict[str, float] = {}
     clock = time.monotonic()
     while trainer.iteration < schedule.iterations:
         lr = trainer.scheduler.get_last_lr()[0]
@@ -198,9 +198,8 @@ def _run(
             trainer.save(run)
         if stopped:
             raise Interrupted(run.root, iteration, request.signal_number or 0)
-        if last or (schedule.eval_every and iteration % schedule.eval_every == 0):
-            metrics = _evaluate(trainer, run, val_set, reporter)
-    return metrics or _evaluate(trainer, run, val_set, reporter)
+        if schedule.eval_every and iteration % schedule.eval_every == 0 and not last:
+            _evaluate(trainer, run, val_set, reporter)
 
 
 def _evaluate(trainer: Trainer, run: RunFolder, dataset: DetectionDataset, reporter: Reporter) -> dict[str, float]:

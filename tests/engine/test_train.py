@@ -86,6 +86,26 @@ def test_stopped_by_a_signal_and_resumed_equals_straight_through(recipe, tmp_pat
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_ctrl_c_in_the_last_evaluation_ends_at_once_with_everything_saved(recipe, tmp_path):
+    class StopInEvaluation(SilentReporter):
+        def evaluation(self, *, done, total):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, reporter=StopInEvaluation())
+    assert len(metrics(tmp_path)) == 12
+    assert train(recipe, tmp_path, resume=True).metrics
+    assert "evaluation" in metrics(tmp_path)[-1]
+
+
+def test_evaluations_between_iterations_are_written_and_change_nothing(recipe, tmp_path):
+    train(recipe, tmp_path / "end")
+    train(recipe.changed({"schedule.eval_every": 6}), tmp_path / "often")
+    often = metrics(tmp_path / "often")
+    assert [line["iteration"] for line in often if "evaluation" in line] == [6, 12]
+    assert [line for line in often if line not in metrics(tmp_path / "end")] == [often[6]]
+
+
 def test_signal_handlers_are_given_back(recipe, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     train(recipe.changed({"schedule.iterations": 1}), tmp_path)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from aligncli.ops import (
     deformable_conv,
-    deformed_points,
+    deformed_taps,
     implicit_rois,
     roi_conv,
+    roi_taps,
     rois_of_offsets,
-    sampling_points,
 )
 
 
@@ -68,7 +68,7 @@ class _AlignedConvolution(nn.Module):
     ) -> list[Tensor]:
         """See Alignment. The bin centres of the implicit RoIs (eq. 2), where taps form a grid."""
         rois = self.implicit_rois(features, boxes, strides)
-        return [_bin_centers(level, self.kernel_size, stride) for level, stride in zip(rois, strides, strict=True)]
+        return [roi_taps(level, self.kernel_size, stride) for level, stride in zip(rois, strides, strict=True)]
 
 
 class ConvAlignment(_AlignedConvolution):
@@ -152,11 +152,11 @@ class _LearnedOffsetsAlignment(_AlignedConvolution):
         self, features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int]
     ) -> list[Tensor]:
         """See Alignment. Any place: they need not form a grid."""
-        points = []
-        for shift, stride in zip(self.offsets(features, boxes, strides), strides, strict=True):
-            y, x = deformed_points(shift.float(), self.kernel_size)
-            points.append(torch.stack([x, y], dim=-1).flatten(3, 4).flatten(1, 2) * stride)
-        return points
+        offsets = self.offsets(features, boxes, strides)
+        return [
+            deformed_taps(shift.float(), self.kernel_size, stride)
+            for shift, stride in zip(offsets, strides, strict=True)
+        ]
 
 
 class DeformAlignment(_LearnedOffsetsAlignment):
@@ -218,13 +218,6 @@ class RoIConvAlignment(_AlignedConvolution):
         """The boxes themselves."""
         del features, strides
         return list(boxes)
-
-
-def _bin_centers(boxes: Tensor, kernel_size: int, stride: int) -> Tensor:
-    """Boxes (N, R, 4) to points (N, R, k * k, 2), x and y in pixels, row-major."""
-    y, x = sampling_points(boxes, kernel_size, stride)
-    grid = (*boxes.shape[:2], kernel_size, kernel_size)
-    return torch.stack([x[..., None, :].expand(grid), y[..., None].expand(grid)], dim=-1).flatten(2, 3) * stride
 
 
 def _offset_convolution(in_channels: int, num_offsets: int, *, std: float = 0.01) -> nn.Conv2d:

@@ -9,21 +9,27 @@ from aligncli.losses import box_loss, focal_loss, loss_normalizer
 from aligncli.matching import GroundTruth, Matcher
 
 
-@dataclass(frozen=True)
-class HeadLoss:
-    """Matching and loss settings of one head; AlignDet has two of them with different thresholds (Table 5)."""
+@dataclass(frozen=True, kw_only=True)
+class DeltaLoss:
+    """What every loss on deltas holds: who learns what, and how deltas read as boxes."""
 
     matcher: Matcher
-    focal_alpha: float
-    focal_gamma: float
     smooth_l1_beta: float
-    normalizer: str
     weight: float
     box_stds: tuple[float, float, float, float]
 
     def decode(self, references: Tensor, deltas: Tensor) -> Tensor:
         """Deltas (..., 4) relative to references (..., 4) to boxes in xyxy pixels."""
         return decode_boxes(references, deltas, self.box_stds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLoss(DeltaLoss):
+    """Matching and loss settings of one head; AlignDet has two of them with different thresholds (Table 5)."""
+
+    focal_alpha: float
+    focal_gamma: float
+    normalizer: str
 
     def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
         """Class loss and box loss, scalars.

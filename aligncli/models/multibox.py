@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from aligncli.boxes import decode_boxes
 from aligncli.losses import box_loss, loss_normalizer
-from aligncli.matching import BACKGROUND, GroundTruth, Matcher
+from aligncli.matching import BACKGROUND, GroundTruth
 from aligncli.models.branches import flatten_cells, init_gaussian
+from aligncli.models.head_loss import DeltaLoss
 from aligncli.models.sampling import keep_largest
 
 
@@ -46,19 +46,11 @@ class MultiBoxPredictors(nn.Module):
         return [flatten_cells(predictor(x), 4) for predictor, x in zip(self.box_predictors, features, strict=True)]
 
 
-@dataclass(frozen=True)
-class MultiBoxLoss:
+@dataclass(frozen=True, kw_only=True)
+class MultiBoxLoss(DeltaLoss):
     """Matching and loss settings of one head. `box_stds` are what SSD's code calls variances."""
 
-    matcher: Matcher
     negatives_per_positive: float
-    smooth_l1_beta: float
-    weight: float
-    box_stds: tuple[float, float, float, float]
-
-    def decode(self, references: Tensor, deltas: Tensor) -> Tensor:
-        """Deltas (..., 4) relative to references (..., 4) to boxes in xyxy pixels."""
-        return decode_boxes(references, deltas, self.box_stds)
 
     def __call__(
         self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth, *, dropped: Tensor | None = None

@@ -2,7 +2,15 @@
 
 from aligncli.ops.backend import BACKENDS, Backend, choose_backend
 from aligncli.ops.deformable import DeformableConv2d, deformable_conv
-from aligncli.ops.offsets import deformed_points, implicit_rois, roi_offsets, rois_of_offsets, sampling_points
+from aligncli.ops.offsets import (
+    deformed_points,
+    deformed_taps,
+    implicit_rois,
+    roi_offsets,
+    roi_taps,
+    rois_of_offsets,
+    sampling_points,
+)
 from aligncli.ops.roi_conv import RoIConv2d, roi_conv
 
 __all__ = [
@@ -13,9 +21,11 @@ __all__ = [
     "choose_backend",
     "deformable_conv",
     "deformed_points",
+    "deformed_taps",
     "implicit_rois",
     "roi_conv",
     "roi_offsets",
+    "roi_taps",
     "rois_of_offsets",
     "sampling_points",
 ]

@@ -48,6 +48,13 @@ def sampling_points(boxes: Tensor, kernel_size: int | tuple[int, int], stride: f
     return _bin_centers(y1, y2, kernel_height, stride), _bin_centers(x1, x2, kernel_width, stride)
 
 
+def roi_taps(boxes: Tensor, kernel_size: int | tuple[int, int], stride: float) -> Tensor:
+    """The points of `sampling_points`, one by one: (..., kh kw, 2) as (x, y) in pixels, row-major."""
+    y, x = sampling_points(boxes, kernel_size, stride)
+    grid = (*boxes.shape[:-1], *kernel_pair(kernel_size))
+    return torch.stack([x[..., None, :].expand(grid), y[..., :, None].expand(grid)], dim=-1).flatten(-3, -2) * stride
+
+
 def roi_offsets(boxes: Tensor, kernel_size: int | tuple[int, int], stride: float) -> Tensor:
     """The offsets that make a deformable convolution read inside the boxes (eq. 4).
 
@@ -76,6 +83,12 @@ def deformed_points(offsets: Tensor, kernel_size: int | tuple[int, int]) -> tupl
     y = taps[..., 0, :, :] + _convolution_points(height, kernel_height, like=offsets)[:, None, :, None]
     x = taps[..., 1, :, :] + _convolution_points(width, kernel_width, like=offsets)[:, None, :]
     return y, x
+
+
+def deformed_taps(offsets: Tensor, kernel_size: int | tuple[int, int], stride: float) -> Tensor:
+    """The points of `deformed_points`, one by one: (N, H W, kh kw, 2) as (x, y) in pixels, row-major."""
+    y, x = deformed_points(offsets, kernel_size)
+    return torch.stack([x, y], dim=-1).flatten(3, 4).flatten(1, 2) * stride
 
 
 def rois_of_offsets(offsets: Tensor, kernel_size: int | tuple[int, int], stride: float) -> Tensor:

@@ -7,10 +7,10 @@ from torchvision.ops import deform_conv2d
 
 from aligncli.analysis.alignment.distributions import paired_iou
 from aligncli.analysis.alignment.locations import observe_detector
-from aligncli.analysis.alignment.taps import deciding_kernel, grid_taps
+from aligncli.analysis.alignment.taps import deciding_kernel
 from aligncli.analysis.alignment.torchvision_locations import TorchvisionObserver
 from aligncli.errors import UserError
-from aligncli.ops import implicit_rois
+from aligncli.ops import implicit_rois, roi_taps
 from tests.helpers import random_batch, tiny_detector
 
 
@@ -36,7 +36,7 @@ def test_roi_conv_looks_exactly_at_its_refined_anchors(kernel_size):
         assert list(locations.pairs) == ["refined anchors", "initial anchors"]
         assert (ious(locations) == 1).all()
         assert (ious(locations, "initial anchors") == 1).all()
-        torch.testing.assert_close(locations.taps(), grid_taps(locations.boxes, kernel_size))
+        torch.testing.assert_close(locations.taps(), roi_taps(locations.boxes, kernel_size, 1.0))
 
 
 def test_the_finest_level_of_the_dagger_has_a_kernel_of_its_own():

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from aligncli.analysis.alignment.taps import alignment_taps, deciding_kernel, grid_taps, moved_taps, offsets_seen_by
+from aligncli.analysis.alignment.taps import alignment_taps, deciding_kernel, offsets_seen_by
 from aligncli.anchors import AnchorGenerator
 from aligncli.boxes import clip_boxes
 from aligncli.errors import UserError
@@ -26,7 +26,7 @@ from aligncli.models.detector import Detector, Geometry
 from aligncli.models.heads.aligned_anchors import AlignedAnchorsHead
 from aligncli.models.postprocess import Candidates
 from aligncli.models.refinedet import RefineDet
-from aligncli.ops import DeformableConv2d, implicit_rois, rois_of_offsets
+from aligncli.ops import DeformableConv2d, deformed_taps, implicit_rois, roi_taps, rois_of_offsets
 
 ALIGNMENT_TITLES: dict[type[nn.Module], str] = {
     align.ConvAlignment: "conv",
@@ -165,13 +165,13 @@ class DenseObserver:
         for index, candidates in enumerate(candidates_of_levels):
             references, stride = candidates.references, geometry.strides[index]
             plain = _grid_of_rois(geometry, index, self.kernel_size, like=candidates.values)
-            implicit, taps = plain, partial(grid_taps, plain, self.kernel_size)
+            implicit, taps = plain, partial(roi_taps, plain, self.kernel_size, stride)
             if self.is_aligned:
                 implicit = references.expand_as(plain)
-                taps = partial(grid_taps, implicit, self.kernel_size)
+                taps = partial(roi_taps, implicit, self.kernel_size, stride)
             elif offsets:
                 implicit = rois_of_offsets(offsets[index].float(), self.kernel_size, stride).flatten(1, 2)
-                taps = partial(moved_taps, offsets[index], self.kernel_size, stride)
+                taps = partial(deformed_taps, offsets[index].float(), self.kernel_size, stride)
             boxes = {"decoded boxes": _final_boxes(candidates, geometry)}
             if not _are_cells(references, geometry, index):
                 name = "anchors" if references.dim() == 2 else "refined anchors"

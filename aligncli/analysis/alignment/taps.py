@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from aligncli.ops import deformed_points, sampling_points
+from aligncli.ops import roi_taps
 
 
 def deciding_kernel(head: nn.Module) -> int:
@@ -21,26 +20,12 @@ def deciding_kernel(head: nn.Module) -> int:
     return next((x.shape[-1] for x in reversed(weights) if x.shape[-1] > 1), 1)
 
 
-def grid_taps(rois: Tensor, kernel_size: int) -> Tensor:
-    """Where a k x k kernel reads in boxes (..., 4), row by row (eq. 2): (..., K, 2) x, y in pixels."""
-    y, x = sampling_points(rois, kernel_size, 1.0)  # at stride 1 cells are pixels
-    grid = (*rois.shape[:-1], kernel_size, kernel_size)
-    return torch.stack([x[..., None, :].expand(grid), y[..., :, None].expand(grid)], dim=-1).flatten(-3, -2)
-
-
 def alignment_taps(alignment: Any, features: Tensor, boxes: Tensor, stride: float) -> Tensor:
-    """Of one level: moved by the variant's own offsets where it has any, else an even grid in its implicit RoIs."""
+    """Of one level: what the variant says, or an even grid in the implicit RoIs of a user's own that does not."""
     level = [features], [boxes], [stride]
-    kernel_size = getattr(alignment, "kernel_size", 1)
-    if hasattr(alignment, "offsets"):
-        return moved_taps(alignment.offsets(*level)[0], kernel_size, stride)
-    return grid_taps(alignment.implicit_rois(*level)[0].float(), kernel_size)
-
-
-def moved_taps(offsets: Tensor, kernel_size: int, stride: float) -> Tensor:
-    """Taps (N, H * W, K, 2) in pixels of a deformable convolution with offsets (N, 2 K, H, W) in cells."""
-    y, x = deformed_points(offsets.float(), kernel_size)  # (N, H, W, kh, kw) each
-    return torch.stack([x, y], dim=-1).flatten(3, 4).flatten(1, 2) * stride
+    if hasattr(alignment, "sampling_points"):
+        return alignment.sampling_points(*level)[0]
+    return roi_taps(alignment.implicit_rois(*level)[0].float(), getattr(alignment, "kernel_size", 1), stride)
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from aligncli.analysis.alignment.locations import Locations, per_box
-from aligncli.analysis.alignment.taps import deciding_kernel, grid_taps
+from aligncli.analysis.alignment.taps import deciding_kernel
 from aligncli.boxes import clip_boxes
 from aligncli.errors import UserError
-from aligncli.ops import implicit_rois
+from aligncli.ops import implicit_rois, roi_taps
 
 CENTRED = 0.01  # cells: anchors closer than this to their cell's centre need no remark
 
@@ -88,7 +88,7 @@ class TorchvisionObserver:
                     final=final * back,
                     scores=self._scores(values),
                     real=(_centers(grid[1]) < sizes.flip(-1)[:, None]).all(dim=-1),
-                    taps=partial(grid_taps, implicit, self.kernel_size),
+                    taps=partial(roi_taps, implicit, self.kernel_size, 1.0),
                 )
             )
         return levels

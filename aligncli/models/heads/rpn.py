@@ -11,30 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligncli.anchors import AnchorGenerator
-from aligncli.boxes import decode_boxes
 from aligncli.losses import box_loss
-from aligncli.matching import GroundTruth, Matcher
+from aligncli.matching import GroundTruth
 from aligncli.models.branches import flatten_cells, init_gaussian
 from aligncli.models.detector import Geometry
+from aligncli.models.head_loss import DeltaLoss
 from aligncli.models.heads.anchor_head import AnchorHead
 from aligncli.models.heads.base import Predictions
 from aligncli.models.sampling import sample_balanced
 
 
-@dataclass(frozen=True)
-class RPNLoss:
+@dataclass(frozen=True, kw_only=True)
+class RPNLoss(DeltaLoss):
     """Matching, sampling and loss settings of the RPN (Faster R-CNN, section 3.1.2 and 3.1.3)."""
 
-    matcher: Matcher
     samples_per_image: int
     positive_fraction: float
-    smooth_l1_beta: float
-    weight: float
-    box_stds: tuple[float, float, float, float]
-
-    def decode(self, references: Tensor, deltas: Tensor) -> Tensor:
-        """Deltas (..., 4) relative to references (..., 4) to boxes in xyxy pixels."""
-        return decode_boxes(references, deltas, self.box_stds)
 
     def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
         """Objectness loss and box loss, scalars; both are divided by the number of sampled anchors.

@@ -44,7 +44,7 @@ THREE_ANCHORS = AnchorConfig(scales=(small.ANCHOR_SCALE,), ratios=(0.5, 1.0, 2.0
 
 SSD_SMALL = DenseDetectorConfig(
     backbone=small.BACKBONE,
-    neck=FPNConfig(levels=small.FPN.levels, channels=small.FPN.channels, top_down=False),
+    neck=small.FPN.model_copy(update={"top_down": False}),
     head=SSDHeadConfig(anchors=SIX_ANCHORS),
 )
 METAANCHOR_SMALL = DenseDetectorConfig(

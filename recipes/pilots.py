@@ -12,7 +12,6 @@ from aligncli.config import (
     AnchorConfig,
     DenseDetectorConfig,
     FasterRCNNConfig,
-    FPNConfig,
     PostprocessConfig,
     Recipe,
     RetinaNetHeadConfig,
@@ -74,7 +73,7 @@ RETINANET_R50_P4_ROICONV_AFTER = RETINANET_R50_P4_ROICONV.changed(
 SHAPES = ShapesConfig(
     num_train=2500, min_size=16.0, max_size=112.0, fit_large=True, train_seed=TRAIN_SEED, val_seed=REPORT_SEED
 )
-P2 = SingleLevelConfig(level=2, channels=64)
+P2 = SingleLevelConfig(level=2, channels=64, norm="group")
 P2_ANCHORS = AnchorConfig(scales=(6.0, 12.0, 24.0), ratios=(1.0,))
 
 RETINANET_SMALL_FPN = Recipe(
@@ -140,7 +139,7 @@ FASTER_RCNN_SMALL_FPN = RETINANET_SMALL_FPN.changed(
         "summary": "Faster R-CNN on shapes, P2-P4",
         "model": FasterRCNNConfig(
             backbone=small.BACKBONE,
-            neck=FPNConfig(levels=(2, 3, 4), channels=64),
+            neck=small.FPN.model_copy(update={"levels": (2, 3, 4)}),
             rpn=SMALL_RPN.model_copy(update={"anchors": AnchorConfig(scales=(6.0,), ratios=(0.5, 1.0, 2.0))}),
             roi_head=TwoFCHeadConfig(channels=256, num_samples=64, canonical_scale=168.0),
             postprocess=PostprocessConfig(),

@@ -27,7 +27,7 @@ from aligncli.config import (
 from .base import REPORT_SEED, TRAIN_SEED
 
 BACKBONE = TinyConfig()
-FPN = FPNConfig(levels=(3, 4, 5), channels=64)
+FPN = FPNConfig(levels=(3, 4, 5), channels=64, norm="group")
 TOWER = TowerConfig(num_convs=2, channels=64, norm="group")
 
 ANCHOR_SCALE = 3.0

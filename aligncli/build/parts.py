@@ -58,10 +58,15 @@ def build_neck(part: Neck | StageConfig, backbone: backbones.Backbone) -> Featur
                 levels=part.levels,
                 top_down=part.top_down,
                 p6_from=part.p6_from,
+                norm=part.norm,
             )
         case SingleLevelConfig():
             return FeaturePyramid(
-                backbone.channels, channels=part.channels, levels=(part.level,), top_down=part.top_down
+                backbone.channels,
+                channels=part.channels,
+                levels=(part.level,),
+                top_down=part.top_down,
+                norm=part.norm,
             )
         case StageConfig():
             return BackboneStage(backbone.channels, level=part.level)

@@ -30,6 +30,10 @@ class Display(Protocol):
 
     def show(self, stage: str, done: int, total: int, status: str) -> None: ...
 
+    def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """What the stage that is shown next consists of right now: by name, done and in all."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -51,6 +55,9 @@ class LineDisplay:
             self._stage, self._last = stage, now
             self._write(f"{stage} {done}/{total}  {status}".rstrip())
 
+    def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """A log shows the whole alone: lines of parts would hide it."""
+
     def close(self) -> None:
         """Nothing is left open."""
 
@@ -66,6 +73,7 @@ class ProgressReporter:
         self._clock = clock
         self._iterations = 0
         self._loss = ""
+        self._detail = ""  # of trainings side by side
         self._since: tuple[float, int] | None = None  # when a stage was first told of, and what was done then
 
     def message(self, text: str) -> None:
@@ -96,9 +104,15 @@ class ProgressReporter:
             self._since = (now, done)  # the first report comes after a part of unknown duration
         start, first = self._since
         left = (now - start) / (done - first) * (total - done) if done > first else 0.0
-        self._display.show(name, done, total, f"ETA {duration(left)}" if left else "")
+        status = (self._detail, f"ETA {duration(left)}" if left else "")
+        self._display.show(name, done, total, "  ".join(part for part in status if part))
         if done == total:
             self._since = None
+
+    def runs(self, running: Mapping[str, tuple[int, int]], *, ended: int, waiting: int) -> None:
+        """Trainings side by side: what runs, and how many have ended or still wait."""
+        self._detail = f"runs: {ended} done, {len(running)} running, {waiting} waiting"
+        self._display.parts(running)
 
     def finish(self) -> None:
         self._display.close()

@@ -154,6 +154,7 @@ class LiveDisplay:
             expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._parts: dict[str, TaskID] = {}
         self._waiting = console.status(waiting)
         self._waiting.start()
 
@@ -167,6 +168,14 @@ class LiveDisplay:
             self._progress.start()
             self._tasks[stage] = self._progress.add_task(stage, total=total, status=status)
         self._progress.update(self._tasks[stage], completed=done, total=total, status=status)
+
+    def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        for name in [name for name in self._parts if name not in counts]:
+            self._progress.remove_task(self._parts.pop(name))
+        for name, (done, total) in counts.items():
+            if name not in self._parts:
+                self._parts[name] = self._progress.add_task(f"  {printable(name)}", total=total, status="")
+            self._progress.update(self._parts[name], completed=done)
 
     def close(self) -> None:
         self._waiting.stop()

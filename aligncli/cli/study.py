@@ -117,7 +117,7 @@ def _study(asked: Asked, *, json: bool) -> None:
     studies = [load_study(name) for name in asked.names]
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
-        from aligncli.engine.launch import Launcher, devices_for, threads_for
+        from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
         from aligncli.engine.study_plan import make_plan
         from aligncli.engine.study_results import collect
 
@@ -126,7 +126,7 @@ def _study(asked: Asked, *, json: bool) -> None:
     if asked.dry_run:
         _show_plan(output, plan)
         return
-    launcher = Launcher(asked.jobs, devices_for(asked.device), threads_for(asked.jobs), asked.download)
+    launcher = LocalLauncher(asked.jobs, devices_for(asked.device), threads_for(asked.jobs), asked.download)
     with output.progress(waiting="starting the trainings") as reporter:
         if plan.pretraining:
             launcher.run("pre-training", plan.pretraining, reporter)

@@ -65,6 +65,7 @@ class FPNConfig(Config):
     top_down: bool = True
     # A convolution on C5, or on P5 (torchvision's first RetinaNet), or every other cell of P5 (Faster R-CNN)
     p6_from: Literal["c5", "p5", "pooled_p5"] = "c5"
+    norm: Literal["none", "group"] = "none"  # behind each of its convolutions
 
 
 class SingleLevelConfig(Config):
@@ -74,6 +75,7 @@ class SingleLevelConfig(Config):
     level: Annotated[int, Field(ge=2, le=5)] = 4
     channels: Count = 256
     top_down: bool = True
+    norm: Literal["none", "group"] = "none"  # behind each of its convolutions
 
 
 Neck = Annotated[FPNConfig | SingleLevelConfig, Field(discriminator="kind")]

@@ -1,37 +1,29 @@
-"""Several trainings side by side, each in a process of its own: `aligncli train` as a user would start it.
+"""Several trainings side by side on this machine, each in a process of its own.
 
 A training that was stopped goes on from its checkpoint, one that is finished is not started again. Stopping
 the launcher stops every child once, so that each leaves a loadable checkpoint.
 """
 
-import json
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.engine.jobs import (
+    LaunchReporter,
+    Progress,
+    add_seconds,
+    describe_failure,
+    log_path,
+    training_command,
+)
 from aligncli.engine.study_plan import Job
-from aligncli.engine.weights import extract_features
-from aligncli.errors import TrainingError
 
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
-class LaunchReporter(Protocol):
-    """Who is told how far it is."""
-
-    def message(self, text: str) -> None: ...
-
-    def stage(self, name: str, *, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,17 +32,23 @@ class Child:
 
     job: Job
     process: subprocess.Popen[bytes]
-    log: Path
+    device: str
     started: float
+
+    @property
+    def seconds(self) -> float:
+        """Since it started."""
+        return time.monotonic() - self.started
 
 
 @dataclass(frozen=True)
-class Launcher:
-    """How trainings run here.
+class LocalLauncher:
+    """Trainings on this machine.
 
     Args:
-        parallel: how many at once. devices: given to them in turn.
+        parallel: how many at once. devices: each takes the one that fewest others use.
         threads: CPU threads of each; 0 leaves torch's default.
+        download: allow ImageNet weights to be fetched.
     """
 
     parallel: int
@@ -59,48 +57,28 @@ class Launcher:
     download: bool = False
 
     def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
-        """Run what is not finished yet; `name` is what progress is told under.
-
-        Raises TrainingError, after the others have ended, where some failed.
-        """
-        waiting = [job for job in jobs if not job.is_finished()]
-        total = sum(iterations(job) for job in jobs)
-        done = total - sum(iterations(job) for job in waiting)
-        faults: list[str] = []
-        started = 0
+        """See Launcher."""
+        progress = Progress(name, jobs, reporter)
         with stopping_children() as children:
-            while waiting or children:
-                while waiting and len(children) < self.parallel:
-                    children.append(self.start(waiting.pop(0), self.devices[started % len(self.devices)]))
-                    started += 1
+            while progress.waiting or children:
+                while progress.waiting and len(children) < self.parallel:
+                    children.append(self.start(progress.waiting.pop(0), self.free_device(children)))
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 for child in [child for child in children if child.process.poll() is not None]:
                     children.remove(child)
-                    done += iterations(child.job)
-                    fault = finish(child)
-                    faults += [fault] if fault else []
-                    reporter.message(fault or describe(child))
-                reporter.stage(name, done=done + sum(progress(child.job) for child in children), total=total)
-        if faults:
-            raise TrainingError("; ".join(faults))
+                    progress.end(child.job, seconds=child.seconds, fault=fault_of(child))
+                progress.tell([child.job for child in children])
+        progress.raise_faults()
+
+    def free_device(self, children: Sequence[Child]) -> str:
+        """The device that fewest trainings run on, the first of several."""
+        used = [child.device for child in children]
+        return min(self.devices, key=used.count)
 
     def start(self, job: Job, device: str) -> Child:
         """Start a training, or go on with it where it left a checkpoint."""
-        run = RunFolder(job.run_dir)
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "aligncli", "train", "--device", device]
-        if any(run.checkpoints_path.glob("[0-9]*")):
-            command += ["--resume"]
-        else:
-            shutil.rmtree(job.run_dir, ignore_errors=True)  # stopped before its first checkpoint
-            recipe = job.run_dir.with_suffix(".json")
-            write_json(recipe, job.recipe.model_dump(mode="json"))
-            command += [str(recipe)]
-        command += ["--out", str(job.run_dir)]
-        command += ["--threads", str(self.threads)] if self.threads else []
-        command += ["--download"] if self.download else []
-        log = job.run_dir.with_suffix(".log")
-        with log.open("wb") as file:
+        command = training_command(job, device=device, threads=self.threads, download=self.download)
+        with log_path(job).open("wb") as file:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -108,7 +86,7 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on once
             )
-        return Child(job, process, log, time.monotonic())
+        return Child(job, process, device, time.monotonic())
 
 
 def devices_for(name: str) -> tuple[str, ...]:
@@ -134,45 +112,11 @@ def stopping_children() -> Iterator[list[Child]]:
             child.process.send_signal(signal.SIGINT)
         for child in children:
             child.process.wait()
+            add_seconds(child.job, child.seconds)
         raise
 
 
-def finish(child: Child) -> str:
-    """Keep what a pre-training was run for; returns the fault of a training that failed, or nothing."""
-    job = child.job
-    if child.process.returncode:
-        lines = child.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "no output"
-        return f"{job.run_dir.name} failed (exit code {child.process.returncode}, log {child.log}): {last}"
-    if job.features is not None:
-        extract_features(job.run_dir, job.features)
-    return ""
-
-
-def describe(child: Child) -> str:
-    """One line about a training that is done."""
-    seconds = time.monotonic() - child.started
-    record = json.loads(last_line(child.job))
-    average_precision = record["evaluation"]["AP"]
-    reached = "AP undefined" if average_precision is None else f"AP {average_precision:.1f}"
-    return f"{child.job.run_dir.name}: {reached} after {seconds / 60:.1f} min"
-
-
-def iterations(job: Job) -> int:
-    """Optimizer steps of a whole training."""
-    return job.recipe.schedule.iterations
-
-
-def progress(job: Job) -> int:
-    """Steps that a running training has logged."""
-    line = last_line(job)
-    return int(json.loads(line)["iteration"]) if line.endswith("}") else 0
-
-
-def last_line(job: Job) -> str:
-    """The newest line of metrics.jsonl; empty before the first, or where it is half written."""
-    path = RunFolder(job.run_dir).metrics_path
-    if not path.is_file():
-        return ""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return lines[-1] if lines else ""
+def fault_of(child: Child) -> str:
+    """What a training that has ended failed of; empty where it did not."""
+    code = child.process.returncode
+    return describe_failure(code, log_path(child.job)) if code else ""

@@ -59,7 +59,12 @@ def conv_stack(in_channels: int, channels: int, *, num_convs: int, kernel_size: 
 def norm_and_activation(channels: int, norm: str, *, inplace: bool = True) -> list[nn.Module]:
     """ReLU, behind a GroupNorm with 8 channels a group where `norm` is "group"."""
     relu = nn.ReLU(inplace=inplace)
-    return [nn.GroupNorm(max(1, channels // 8), channels), relu] if norm == "group" else [relu]
+    return [group_norm(channels), relu] if norm == "group" else [relu]
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """8 channels a group."""
+    return nn.GroupNorm(max(1, channels // 8), channels)
 
 
 def flatten_cells(x: Tensor, values: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligncli.errors import RecipeError
+from aligncli.models.branches import group_norm
 
 
 class FeaturePyramid(nn.Module):
@@ -22,6 +23,8 @@ class FeaturePyramid(nn.Module):
         top_down: whether coarser backbone stages are merged into finer levels.
         p6_from: "c5"; "p5", the pyramid's own, as in torchvision's first RetinaNet; or "pooled_p5", which is
             P5 at every other cell, without weights and the coarsest level possible, as in Faster R-CNN.
+        norm: "group" puts a GroupNorm with 8 channels a group behind every convolution, so that maps have unit
+            size whatever the backbone's have.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class FeaturePyramid(nn.Module):
         levels: Sequence[int],
         top_down: bool = True,
         p6_from: str = "c5",
+        norm: str = "none",
     ) -> None:
         super().__init__()
         if list(levels) != list(range(levels[0], levels[-1] + 1)):
@@ -49,22 +53,23 @@ class FeaturePyramid(nn.Module):
         self.channels = channels
         self.p6_from = p6_from
         self.laterals = nn.ModuleDict(
-            {str(level): nn.Conv2d(in_channels[level], channels, 1) for level in self.lateral_levels}
+            {str(level): _convolution(in_channels[level], channels, 1, norm=norm) for level in self.lateral_levels}
         )
         self.outputs = nn.ModuleDict(
-            {str(level): nn.Conv2d(channels, channels, 3, padding=1) for level in levels if level <= top}
+            {str(level): _convolution(channels, channels, 3, norm=norm) for level in levels if level <= top}
         )
         self.extras = nn.ModuleDict()
         for level in range(top + 1, levels[-1] + 1):
             source = in_channels[top] if level == top + 1 and p6_from == "c5" else channels
             pooled = p6_from == "pooled_p5"
             self.extras[str(level)] = (
-                nn.MaxPool2d(1, stride=2) if pooled else nn.Conv2d(source, channels, 3, stride=2, padding=1)
+                nn.MaxPool2d(1, stride=2) if pooled else _convolution(source, channels, 3, stride=2, norm=norm)
             )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He initialisation, section 5.1; a=1: no ReLU follows
                 nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -86,6 +91,14 @@ class FeaturePyramid(nn.Module):
             pyramid[int(level)] = coarsest
             coarsest = F.relu(coarsest)
         return [pyramid[level] for level in self.levels]
+
+
+def _convolution(in_channels: int, channels: int, kernel_size: int, *, stride: int = 1, norm: str) -> nn.Module:
+    """A convolution, alone (a plain module, whose weights keep the names of published files) or with a GroupNorm."""
+    convolution = nn.Conv2d(
+        in_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=norm == "none"
+    )
+    return convolution if norm == "none" else nn.Sequential(convolution, group_norm(channels))
 
 
 class BackboneStage(nn.Module):

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from aligncli.engine import launch
-from aligncli.engine.launch import Launcher, devices_for, threads_for
+from aligncli.engine.jobs import training_seconds
+from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.study_plan import Job
 from aligncli.errors import TrainingError
@@ -17,7 +18,7 @@ from tests.helpers import tiny_recipe
 
 class Recorder:
     def __init__(self):
-        self.messages, self.stages = [], []
+        self.messages, self.stages, self.counts = [], [], []
 
     def message(self, text):
         self.messages.append(text)
@@ -25,13 +26,16 @@ class Recorder:
     def stage(self, name, *, done, total):
         self.stages.append((name, done, total))
 
+    def runs(self, running, *, ended, waiting):
+        self.counts.append((len(running), ended, waiting))
+
 
 def job(folder, seed=0, *, features=None, changes=None):
     recipe = tiny_recipe("aligndet_small", SECONDS | {"seed": seed} | (changes or {}))
     return Job(recipe, folder / f"run-s{seed}", seed, features)
 
 
-LAUNCHER = Launcher(parallel=2, devices=("cpu",), threads=1)
+LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",), threads=1)
 
 
 @pytest.mark.slow
@@ -46,6 +50,10 @@ def test_two_trainings_run_side_by_side_and_are_not_run_again(tmp_path):
     assert recorder.stages[-1] == ("training", 24, 24)
     done = [total for _, total, _ in recorder.stages]
     assert done == sorted(done)
+    assert all(sum(counts) == 2 for counts in recorder.counts)
+    assert (2, 0, 0) in recorder.counts
+    assert recorder.counts[-1] == (0, 2, 0)
+    assert all(training_seconds(item.run_dir) > 0 for item in jobs)
 
     written = RunFolder(jobs[0].run_dir).weights_path.stat().st_mtime_ns
     LAUNCHER.run("training", jobs, Recorder())

@@ -1,0 +1,156 @@
+"""What every launcher does with a training: its command, how far it is, what is kept of it.
+
+A training runs as a user would start it, with `aligncli train`, in a process of its own: it can be stopped,
+and started again it goes on from its newest checkpoint.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.engine.study_plan import Job
+from aligncli.engine.weights import extract_features
+from aligncli.errors import TrainingError
+
+
+class LaunchReporter(Protocol):
+    """Who is told how far it is."""
+
+    def message(self, text: str) -> None:
+        """One line for people."""
+        ...
+
+    def stage(self, name: str, *, done: int, total: int) -> None:
+        """Iterations of all trainings together."""
+        ...
+
+    def runs(self, running: Mapping[str, tuple[int, int]], *, ended: int, waiting: int) -> None:
+        """The trainings that run, each with its iterations done and in all, and how many do not."""
+        ...
+
+
+class Launcher(Protocol):
+    """Where trainings run: this machine (launch.py), or a cluster's (slurm.py)."""
+
+    def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+        """Run what is not finished yet; `name` is what progress is told under.
+
+        Raises TrainingError, after the others have ended, where some failed.
+        """
+        ...
+
+
+class Progress:
+    """The trainings of one `run`: what waits, what has ended, and telling the reporter so.
+
+    Args:
+        name: what progress is told under. jobs: all of them, finished ones too.
+    """
+
+    def __init__(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+        self.name = name
+        self.reporter = reporter
+        self.total = sum(iterations(job) for job in jobs)
+        self.waiting = [job for job in jobs if not job.is_finished()]
+        self.ended = [job for job in jobs if job not in self.waiting]
+        self.faults: list[str] = []
+
+    def end(self, job: Job, *, seconds: float, fault: str) -> None:
+        """A training has ended, with what `describe_failure` says where it failed."""
+        self.ended.append(job)
+        line = f"{job.run_dir.name} failed {fault}" if fault else conclude(job, seconds=seconds)
+        self.faults += [line] if fault else []
+        self.reporter.message(line)
+
+    def tell(self, running: Sequence[Job]) -> None:
+        """What runs, what is left, and the iterations of all together."""
+        counts = {job.run_dir.name: (progress(job), iterations(job)) for job in running}
+        done = sum(iterations(job) for job in self.ended) + sum(count for count, _ in counts.values())
+        self.reporter.stage(self.name, done=done, total=self.total)
+        self.reporter.runs(counts, ended=len(self.ended), waiting=len(self.waiting))
+
+    def raise_faults(self) -> None:
+        """Raises TrainingError that names every training that failed."""
+        if self.faults:
+            raise TrainingError("; ".join(self.faults))
+
+
+def training_command(job: Job, *, device: str, threads: int, download: bool) -> list[str]:
+    """The command that trains `job`, from its newest checkpoint where it has one.
+
+    Args:
+        threads: CPU threads; 0 leaves torch's default. download: allow ImageNet weights to be fetched.
+    """
+    command = [sys.executable, "-m", "aligncli", "train", "--device", device]
+    job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+    if any(RunFolder(job.run_dir).checkpoints_path.glob("[0-9]*")):
+        command += ["--resume"]
+    else:
+        shutil.rmtree(job.run_dir, ignore_errors=True)  # stopped before its first checkpoint
+        recipe = job.run_dir.with_suffix(".json")
+        write_json(recipe, job.recipe.model_dump(mode="json"))
+        command += [str(recipe)]
+    command += ["--out", str(job.run_dir)]
+    command += ["--threads", str(threads)] if threads else []
+    return command + (["--download"] if download else [])
+
+
+def conclude(job: Job, *, seconds: float) -> str:
+    """Keep what a training was run for and the time it took; returns one line about it."""
+    add_seconds(job, seconds)
+    if job.features is not None:
+        extract_features(job.run_dir, job.features)
+    average_precision = json.loads(last_line(job))["evaluation"]["AP"]
+    reached = "AP undefined" if average_precision is None else f"AP {average_precision:.1f}"
+    return f"{job.run_dir.name}: {reached} after {training_seconds(job.run_dir) / 60:.1f} min"
+
+
+def log_path(job: Job) -> Path:
+    """Where a training's output goes."""
+    return job.run_dir.with_suffix(".log")
+
+
+def describe_failure(exit_code: int, log: Path) -> str:
+    """The exit code, and the last line that was written."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
+    return f"(exit code {exit_code}, log {log}): {lines[-1] if lines else 'no output'}"
+
+
+def add_seconds(job: Job, seconds: float) -> None:
+    """Add to the wall time that a training has taken, over all its starts."""
+    if job.run_dir.is_dir():
+        write_json(_time_path(job.run_dir), {"seconds": round(training_seconds(job.run_dir) + seconds, 1)})
+
+
+def training_seconds(run_dir: Path) -> float:
+    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted."""
+    path = _time_path(run_dir)
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+
+
+def _time_path(run_dir: Path) -> Path:
+    return run_dir / "time.json"
+
+
+def iterations(job: Job) -> int:
+    """Optimizer steps of a whole training."""
+    return job.recipe.schedule.iterations
+
+
+def progress(job: Job) -> int:
+    """Steps that a running training has logged."""
+    line = last_line(job)
+    return int(json.loads(line)["iteration"]) if line.endswith("}") else 0
+
+
+def last_line(job: Job) -> str:
+    """The newest line of metrics.jsonl; empty before the first, or where it is half written."""
+    path = RunFolder(job.run_dir).metrics_path
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[-1] if lines else ""

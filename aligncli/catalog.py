@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from aligncli.config import CocoConfig, Recipe, Study, parse_recipe
 from aligncli.errors import RecipeError
@@ -87,17 +87,25 @@ def on_folder(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.changed({"data": data_in(folder, preferred=own).model_dump()})
 
 
-def data_in(folder: Path, *, preferred: CocoConfig | None = None) -> CocoConfig:
+def data_in(folder: Path, *, preferred: CocoConfig | None = None, split: Literal["val", "test"] = "val") -> CocoConfig:
     """The layout of a COCO folder: the first of the known ones whose validation annotations it has.
 
     Known are the preferred one, ours (images/, annotations/instances_{train,val}.json) and COCO's own
-    (train2017/). A folder with none of them is taken for ours: opening it names what is missing.
+    (train2017/). A folder with none of them is taken for ours: opening it names what is missing. For the
+    test split it is the first with the list and the folder of test images, else COCO's own.
     """
     root = str(folder.expanduser().resolve())
     ours, theirs = CocoConfig(root=root), _packaged("base").COCO
     layouts = [layout.model_copy(update={"root": root}) for layout in (preferred, ours, theirs) if layout]
+    if split == "test":
+        return next((layout for layout in layouts if _has_test(layout)), layouts[-1])
     fitting = (layout for layout in layouts if (Path(root) / layout.val_annotations).is_file())
     return next(fitting, ours)
+
+
+def _has_test(layout: CocoConfig) -> bool:
+    images = Path(layout.root) / layout.images.replace("{split}", "test")
+    return images.is_dir() and (Path(layout.root) / layout.test_annotations).is_file()
 
 
 def _packaged_recipes() -> dict[str, Recipe]:

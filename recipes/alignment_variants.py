@@ -5,7 +5,6 @@ At small scale (d) is `aligndet_small`, at the paper's `aligndet_r50_head4`. Not
 
 from __future__ import annotations
 
-from . import small
 from .aligndet_r50_head4 import RECIPE as HEAD4
 from .aligndet_small import RECIPE as SMALL
 
@@ -26,7 +25,7 @@ RECIPES = tuple(
             "name": f"aligndet_small_{kind}",
             "summary": f"AlignDet on shapes, aligned by {words}",
             "paper": "Table 4 at small scale",
-            **(small.DEFORM if kind == "deform" else _aligned(kind)),
+            **_aligned(kind),
         }
     )
     for kind, (words, _) in VARIANTS.items()

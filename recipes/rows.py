@@ -12,10 +12,18 @@ AP90_COLUMNS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")  # Table 5
 
 
 def row(
-    name: str, label: str, recipes: Mapping[Scale, Recipe], paper: Sequence[float] = (), columns: Sequence[str] = ()
+    name: str,
+    label: str,
+    recipes: Mapping[Scale, Recipe],
+    paper: Sequence[float] = (),
+    columns: Sequence[str] = (),
+    *,
+    baseline: str = "",
+    detail: str = "",
 ) -> Row:
     """A row from the recipes of its scales and the paper's figures, in the order of `columns`."""
-    return Row(name=name, label=label, recipes=dict(recipes), paper=dict(zip(columns, paper, strict=True)))
+    figures = dict(zip(columns, paper, strict=True))
+    return Row(name=name, label=label, recipes=dict(recipes), paper=figures, baseline=baseline, detail=detail)
 
 
 def varied(

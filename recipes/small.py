@@ -28,7 +28,7 @@ from .base import REPORT_SEED, TRAIN_SEED
 
 BACKBONE = TinyConfig()
 FPN = FPNConfig(levels=(3, 4, 5), channels=64, norm="group")
-TOWER = TowerConfig(num_convs=2, channels=64, norm="group")
+TOWER = TowerConfig(num_convs=2, channels=64, norm="group", init="he")
 
 ANCHOR_SCALE = 3.0
 ONE_ANCHOR = AnchorConfig(scales=(ANCHOR_SCALE,), ratios=(1.0,))
@@ -56,6 +56,7 @@ FOUR_CONV_ADM = ADMConfig(
     conv_kernel_size=3,
     predictor_kernel_size=3,
     norm="group",
+    init="he",
     loss=ADM_LOSS,
 )
 # The paper's large-kernel head: aligned k x k, then one 1x1 convolution (Table 6).
@@ -66,15 +67,9 @@ ONE_CONV_ADM = ADMConfig(
     conv_kernel_size=1,
     predictor_kernel_size=1,
     norm="group",
+    init="he",
     loss=ADM_LOSS,
 )
-
-# The packaged weights' maps are some ten times unit size (root mean square 16, 11 and 4): what reads them without a
-# norm, as offset predictors do, is scaled to them, so that offsets begin near zero (section 5.4) and do not leap.
-DEFORM: dict[str, object] = {
-    "model.adm.alignment": {"kind": "deform", "kernel_size": 3, "offset_std": 0.001},
-    "optimizer.lr_factors": {"adm.trunk.alignment.predictors": 0.1},
-}
 
 SHAPES = ShapesConfig(train_seed=TRAIN_SEED, val_seed=REPORT_SEED)
 INPUT = InputConfig(min_short_side=128, max_short_side=128, long_side=128, aspect_grouping=False, workers=0)

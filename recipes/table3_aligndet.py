@@ -51,12 +51,18 @@ ROWS: tuple[tuple[str, str, dict[Scale, Recipe], tuple[float, ...]], ...] = (
     ("aligndet", "AlignDet R50, 1 anchor", {**ALIGNDET, "coco": ALIGNDET_R50}, (37.9, 57.7, 21.5, 41.1, 50.8)),
     ("aligndet_r101", "AlignDet R101, 1 anchor", {"coco": ALIGNDET_R101}, (39.8, 60.0, 22.6, 43.4, 52.8)),
 )
+BASELINES = {
+    "retinanet": "wo_adm",
+    "aligndet": "wo_adm",
+    "retinanet_r101": "wo_adm_r101",
+    "aligndet_r101": "wo_adm_r101",
+}
 STUDY = Study(
     name="aligndet",
     table="Table 3",
     title="AlignDet against RetinaNet",
     metrics=AP_COLUMNS,
-    rows=tuple(row(*values, AP_COLUMNS) for values in ROWS),
+    rows=tuple(row(*values, AP_COLUMNS, baseline=BASELINES.get(values[0], "")) for values in ROWS),
     claims=(
         Claim(text="AlignDet beats RetinaNet with nine anchors", weights=({"aligndet": 1, "retinanet": -1},)),
         Claim(text="RetinaNet with nine anchors beats one without ADM", weights=({"retinanet": 1, "wo_adm": -1},)),

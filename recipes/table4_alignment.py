@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from aligncli.config import Claim, Recipe, Row, Scale, Study
 
-from . import small
 from .aligndet_r50_head4 import RECIPE as COCO
 from .aligndet_small import RECIPE as SMALL
 from .photo import RECIPE as PHOTO
@@ -30,15 +29,14 @@ BEATS_ALL = tuple({"roi_conv": 1.0, other: -1.0} for other in ("conv", "deform",
 
 
 def _rows(suffix: str, label_suffix: str, changes: dict[str, object], *, papers: bool) -> tuple[Row, ...]:
-    """A row a variant; the deformable one is scaled to the features of the small scales."""
+    """A row a variant."""
     rows = []
     for kind, (label, paper) in VARIANTS.items():
         aligned = {"model.adm.alignment": {"kind": kind, "kernel_size": 3}, **changes}
         recipes = varied(BASES, f"{kind}{suffix}", f"Table 4 {label}{label_suffix}", aligned)
-        if kind == "deform":
-            small_scales: tuple[Scale, ...] = ("small", "photo")
-            recipes |= {scale: recipes[scale].changed(small.DEFORM) for scale in small_scales}
-        rows.append(row(kind, label + label_suffix, recipes, paper if papers else (), AP75_COLUMNS if papers else ()))
+        figures, columns = (paper, AP75_COLUMNS) if papers else ((), ())
+        baseline = "" if kind == "conv" else "conv"
+        rows.append(row(kind, label + label_suffix, recipes, figures, columns, baseline=baseline))
     return tuple(rows)
 
 

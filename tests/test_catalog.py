@@ -107,6 +107,20 @@ def test_a_recipe_keeps_its_own_layout_where_the_folder_has_it(tmp_path: Path) -
     assert on_folder(recipe, tmp_path).data == own.model_copy(update={"root": str(tmp_path.resolve())})
 
 
+def test_the_test_images_are_where_coco_keeps_them_or_where_the_folder_has_them(tmp_path: Path) -> None:
+    assert data_in(tmp_path, split="test").images == "{split}2017"  # what the message will say is missing
+    own = CocoConfig(root="elsewhere", images="{split}", test_annotations="list.json")
+    _touch(tmp_path / "annotations" / "instances_val.json")
+    _touch(tmp_path / "annotations" / "image_info_test-dev2017.json")
+    (tmp_path / "test2017").mkdir()
+    assert data_in(tmp_path, preferred=own, split="test").images == "{split}2017"
+    (tmp_path / "images").mkdir()
+    assert data_in(tmp_path, preferred=own, split="test").images == "images"
+    _touch(tmp_path / "list.json")
+    (tmp_path / "test").mkdir()
+    assert data_in(tmp_path, preferred=own, split="test").images == "{split}"
+
+
 def test_a_shapes_recipe_can_train_on_a_folder(tmp_path: Path) -> None:
     recipe = on_folder(load_recipe("quickstart"), tmp_path)
     assert isinstance(recipe, Recipe)

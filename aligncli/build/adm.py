@@ -17,6 +17,7 @@ from aligncli.config import (
 )
 from aligncli.models.adm import AlignedDetectionModule, AlignedTrunk
 from aligncli.models.align import ConvAlignment, DeformAlignment, GuidedAlignment, RoIConvAlignment
+from aligncli.models.branches import init_he
 
 
 def build_adm(
@@ -34,13 +35,16 @@ def build_adm(
         )
 
     finest = part.alignment.finest_kernel_size if isinstance(part.alignment, RoIConvConfig) else None
-    return AlignedDetectionModule(
+    adm = AlignedDetectionModule(
         trunk=trunk(part.alignment),
         finest_trunk=None if finest is None else trunk(RoIConvConfig(kernel_size=finest)),
         channels=part.channels,
         num_classes=num_classes,
         predictor_kernel_size=part.predictor_kernel_size,
     )
+    if part.init == "he":
+        init_he(adm)
+    return adm
 
 
 def build_alignment(

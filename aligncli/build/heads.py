@@ -27,7 +27,9 @@ from aligncli.config import (
     RetinaNetHeadConfig,
     RPNDPMConfig,
     SSDHeadConfig,
+    TowerConfig,
 )
+from aligncli.models.branches import init_he
 from aligncli.models.heads.aligned_anchors import AlignedAnchorsHead, AnchorRoIConv
 from aligncli.models.heads.base import DenseHead
 from aligncli.models.heads.densebox import DenseBoxHead
@@ -50,6 +52,16 @@ def build_head(
 
     A DPM's config is a head's with one anchor: RetinaNetDPMConfig is a RetinaNetHeadConfig.
     """
+    head = _make_head(part, channels, num_classes, strides, ops, parts)
+    tower: TowerConfig | None = getattr(part, "tower", None)
+    if tower is not None and tower.init == "he":
+        init_he(head)
+    return head
+
+
+def _make_head(
+    part: DPM | Head, channels: int, num_classes: int, strides: Sequence[int], ops: OpsConfig, parts: Parts
+) -> DenseHead:
     match part:
         case RetinaNetHeadConfig():
             if part.roi_conv != "none":

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aligncli.analysis.alignment.distributions import Distribution
-    from aligncli.analysis.alignment.examples import Example
     from aligncli.analysis.alignment.measure import Measurement
     from aligncli.cli.render import Output
 
@@ -85,6 +84,7 @@ def analyze_alignment(
     if not detectors:
         raise UserError("no detector given: name one or more run folders or torchvision:NAME, or --explain")
     with output.waiting():  # torch takes seconds to import
+        from aligncli.analysis.alignment.figure4 import write_figures
         from aligncli.analysis.alignment.sources import load_sources, measure_detector
 
         device = options.pick_device(device)
@@ -130,23 +130,6 @@ def analyze_alignment(
             "files": [str(path) for path in files],
         }
     )
-
-
-def write_figures(measured: Sequence[tuple[Measurement, Sequence[Example]]], folder: Path) -> list[Path]:
-    """All figures of the measurements, each as PNG, PDF and SVG; the overlay only where objects were found."""
-    from aligncli.analysis.alignment.overlay import draw_overlay
-    from aligncli.analysis.alignment.plots import legend_names, plot_distributions, plot_refinement, plot_splits
-    from aligncli.analysis.figures import save_figure
-
-    measurements = [measurement for measurement, _ in measured]
-    names = legend_names(measurements)
-    figures = {
-        "distributions": plot_distributions(measurements),
-        "splits": plot_splits(measurements),
-        "boxes": plot_refinement(measurements),
-        "overlay": draw_overlay([(name, examples) for name, (_, examples) in zip(names, measured, strict=True)]),
-    }
-    return [path for name, figure in figures.items() if figure for path in save_figure(figure, folder, name)]
 
 
 def _explain(folder: Path, output: Output) -> None:

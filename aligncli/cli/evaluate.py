@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
     from aligncli.catalog import Parts
     from aligncli.cli.render import Output
+    from aligncli.data.dataset import Split
+
+
+class EvalSplit(StrEnum):
+    train = "train"
+    val = "val"
+    test = "test"
+
 
 OptionalDetector = Annotated[
     str | None,
@@ -31,13 +40,21 @@ EvaluatorChoice = Annotated[
     typer.Option("--evaluator", help="Who computes the metrics. Default: the recipe's, or auto."),
 ]
 PerClass = Annotated[bool, typer.Option("--per-class", help="Also AP for each class.")]
+SplitChoice = Annotated[
+    EvalSplit, typer.Option("--split", help="Which part of the data. test: COCO's test-dev, detections alone.")
+]
+Save = Annotated[
+    Path | None,
+    typer.Option("--save", metavar="FILE.json", help="Also write the detections, in COCO's result format."),
+]
 
 
 def evaluate(
     run: OptionalDetector = None,
     *,
     data: options.DataFolder = None,
-    split: options.SplitChoice = options.Split.val,
+    split: SplitChoice = EvalSplit.val,
+    save: Save = None,
     annotations: AnnotationFile = None,
     detections: DetectionFile = None,
     evaluator: EvaluatorChoice = None,
@@ -53,7 +70,7 @@ def evaluate(
 
     `aligncli eval RUN` detects on the run's validation images (or on --data), `aligncli eval torchvision:NAME
     --data FOLDER` with one of torchvision's detectors. `aligncli eval --annotations A.json --detections D.json`
-    needs no model.
+    needs no model. `aligncli eval RUN --split test --data COCO --save FILE.json` writes what COCO's server scores.
     """
     from aligncli.cli.render import Output
 
@@ -65,12 +82,30 @@ def evaluate(
     if annotations is not None and detections is not None:
         if data is not None:
             raise UserError("--data goes with a RUN folder: with --annotations, the images are not read")
+        if save is not None or split is EvalSplit.test:
+            raise UserError("--save and --split test go with a RUN folder: with --annotations, nothing is detected")
         _score_files(annotations, detections, evaluator=evaluator, per_class=per_class, output=output)
+    elif run is not None and split is EvalSplit.test:
+        if save is None:
+            raise UserError("--split test needs --save FILE.json: COCO's server scores test-dev, from that file")
+        if evaluator or per_class:
+            raise UserError("--evaluator and --per-class need annotations, and test-dev's are with COCO's server")
+        _detect_test(
+            run,
+            data=data,
+            save=save,
+            parts=options.read_code(code),
+            weights=weights,
+            download=download,
+            device=device,
+            output=output,
+        )
     elif run is not None:
         _evaluate_detector(
             run,
             data=data,
-            split=split,
+            split="train" if split is EvalSplit.train else "val",
+            save=save,
             evaluator=evaluator,
             per_class=per_class,
             parts=options.read_code(code),
@@ -108,7 +143,8 @@ def _evaluate_detector(
     source: str,
     *,
     data: Path | None,
-    split: options.Split,
+    split: Split,
+    save: Path | None,
     evaluator: options.Evaluator | None,
     per_class: bool,
     parts: Parts,
@@ -124,11 +160,14 @@ def _evaluate_detector(
         from aligncli.engine.detectors import check_source, is_torchvision, load_detector
         from aligncli.engine.evaluate import evaluate_on_folder, evaluate_run
         from aligncli.engine.run_folder import RunFolder
+        from aligncli.engine.submission import make_way, write_detections
 
         device = options.pick_device(device)
     check_source(source, parts=parts, weights=weights, download=download)
+    if save is not None:
+        make_way(save)
     how: dict[str, Any] = {
-        "split": split.value,
+        "split": split,
         "device": device,
         "evaluator": evaluator.value if evaluator else None,
         "per_class": per_class,
@@ -149,13 +188,41 @@ def _evaluate_detector(
         output,
         evaluation.metrics,
         evaluation.per_class,
-        title=f"{source}, {images} {split.value} split, {evaluation.num_images:,} images",
+        title=f"{source}, {images} {split} split, {evaluation.num_images:,} images",
         area_bins=area_bins,
         paper=paper,
     )
     output.line(
         f"{len(evaluation.detections):,} detections in {duration(evaluation.seconds)}, scored by {evaluation.evaluator}"
     )
+    if save is not None:
+        write_detections(save, evaluation.detections)
+        output.line(f"{save}: the detections, in COCO's result format")
+
+
+def _detect_test(
+    source: str,
+    *,
+    data: Path | None,
+    save: Path,
+    parts: Parts,
+    weights: str | None,
+    download: bool,
+    device: str,
+    output: Output,
+) -> None:
+    with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.detectors import check_source, load_detector
+        from aligncli.engine.submission import SERVER_NAME, submit
+
+        device = options.pick_device(device)
+    check_source(source, parts=parts, weights=weights, download=download)
+    with output.progress() as reporter:
+        detector = load_detector(source, device=device, parts=parts, weights=weights, download=download)
+        written = submit(detector, data, save, device=device, reporter=reporter)
+    output.line(f"{written.path}: {written.num_detections:,} detections on {written.num_images:,} images")
+    output.line(f"For COCO's server, name it {SERVER_NAME} with your name for ALG, and zip it under the same name")
+    output.data({"detections": written.num_detections, "images": written.num_images, "file": str(written.path)})
 
 
 def _show(

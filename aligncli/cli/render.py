@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -22,9 +22,17 @@ from rich.table import Table
 from rich.text import Text
 
 from aligncli.cli.progress import LineDisplay, ProgressReporter
+from aligncli.plain import without_nan
 
-if TYPE_CHECKING:
-    pass
+
+class Styled(NamedTuple):
+    """A cell of a table in a colour of its own, such as "green"; "" is none. What it says must not rest on it."""
+
+    text: str
+    style: str
+
+
+Cell = str | Styled
 
 
 def printable(text: object) -> str:
@@ -74,29 +82,33 @@ class Output:
     def table(
         self,
         columns: Sequence[str],
-        rows: Iterable[Sequence[str]],
+        rows: Iterable[Sequence[Cell]],
         *,
         title: str = "",
         text_columns: int = 1,
+        wrapped_columns: Sequence[int] = (),
     ) -> None:
-        """A table whose first `text_columns` columns hold text and the others numbers; not in JSON mode."""
+        """A table whose first `text_columns` columns, and `wrapped_columns`, hold text, the others numbers.
+
+        Not in JSON mode.
+        """
         table = Table(
             title=Text(printable(title)) if title else None,
             title_justify="left",
             box=box.SIMPLE_HEAD,
         )
         for index, column in enumerate(columns):
-            is_text = index < text_columns
+            is_text = index < text_columns or index in wrapped_columns
             table.add_column(Text(column), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(_text(cell) for cell in row))
         if not self.json:
             self._stdout.print(table)
 
     def data(self, value: object) -> None:
         """The result as JSON, alone on stdout; only in JSON mode. NaN becomes null."""
         if self.json:
-            sys.stdout.write(json.dumps(_without_nan(value), indent=2, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")
 
     def waiting(self, text: str = "starting") -> AbstractContextManager[object]:
         """A spinner on a terminal while something without progress goes on, such as torch's import."""
@@ -182,13 +194,5 @@ class LiveDisplay:
         self._progress.stop()
 
 
-def _without_nan(value: Any) -> Any:
-    match value:
-        case float() if math.isnan(value):
-            return None
-        case Mapping():
-            return {key: _without_nan(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_without_nan(item) for item in value]
-        case _:
-            return value
+def _text(cell: Cell) -> Text:
+    return Text(printable(cell.text), cell.style) if isinstance(cell, Styled) else Text(printable(cell))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,21 +16,46 @@ from aligncli.errors import UserError
 if TYPE_CHECKING:
     from aligncli.cli.render import Output
     from aligncli.config import Study
-    from aligncli.engine.study_plan import Plan
-    from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult
+    from aligncli.engine.jobs import Launcher
+    from aligncli.engine.study_plan import Job, Plan
+    from aligncli.engine.study_results import StudyResult
 
 PILOT, PILOT_ROI_CONV = "pilot", "pilot_roiconv"
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="alignment, assignment, kernel, aligndet, or all.")]
+
+class LauncherKind(StrEnum):
+    local = "local"
+    slurm = "slurm"
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="aligndet (Table 3), alignment (4), alignment_1x1, assignment (5), kernel (6), testdev (7), figure4; all.",
+    ),
+]
 ScaleChoice = Annotated[
     options.Scale, typer.Option("--scale", help="small: embedded shapes, a CPU. coco: the paper's. photo: your --data.")
 ]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Repeat with N seeds: mean and spread.")]
-Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side on this machine. Default: 1.")
+]
+LauncherChoice = Annotated[
+    LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
+]
+SlurmSettings = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="KEY=VALUE", help="Of the Slurm jobs, such as partition=gpu; repeatable."),
+]
 StudyFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder of the runs; the same one again goes on with them.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and train nothing.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be trained, and the time and memory it takes; train nothing."),
+]
 RoIConv = Annotated[bool, typer.Option("--roiconv", help="Table 2: one level with RoIConv on predefined anchors.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weights to be fetched.")]
 
@@ -44,11 +69,18 @@ class Asked:
     seeds: int
     data: Path | None
     out: Path
-    jobs: int
+    jobs: int | None
+    launcher: LauncherKind
+    slurm: Sequence[str]
     device: str
     assignments: list[str]
     download: bool
     dry_run: bool
+
+    @property
+    def parallel(self) -> int:
+        """Trainings side by side on this machine."""
+        return self.jobs or 1
 
 
 def pilot(
@@ -58,7 +90,9 @@ def pilot(
     seeds: Seeds = 1,
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    launcher: LauncherChoice = LauncherKind.local,
+    slurm: SlurmSettings = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,
@@ -73,7 +107,9 @@ def pilot(
     """
     names = (PILOT_ROI_CONV,) if roiconv else (PILOT,)
     download = options.may_download(download=download, offline=offline)
-    asked = Asked(names, scale, seeds, data, out, jobs, device, assignments or [], download, dry_run)
+    asked = Asked(
+        names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run
+    )
     _study(asked, json=json)
 
 
@@ -84,7 +120,9 @@ def ablate(
     seeds: Seeds = 1,
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    launcher: LauncherChoice = LauncherKind.local,
+    slurm: SlurmSettings = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,
@@ -92,18 +130,25 @@ def ablate(
     dry_run: DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Tables 3 to 6: alignment variants, label assignment, RoIConv designs, AlignDet against RetinaNet.
+    """Tables 3 to 7 and Figure 4: AlignDet against RetinaNet, alignment variants, assignment, RoIConv designs.
 
     Stop it with Ctrl-C and start it again: finished rows are not trained twice, and tables share rows.
     Example: `aligncli ablate alignment --seeds 3 --jobs 2`.
     """
-    from aligncli.catalog import study_names
-
-    pilots = (PILOT, PILOT_ROI_CONV)
-    names = tuple(name for name in study_names() if name not in pilots) if study == "all" else (study,)
+    names = _all_names(scale) if study == "all" else (study,)
     download = options.may_download(download=download, offline=offline)
-    asked = Asked(names, scale, seeds, data, out, jobs, device, assignments or [], download, dry_run)
+    asked = Asked(
+        names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run
+    )
     _study(asked, json=json)
+
+
+def _all_names(scale: options.Scale) -> tuple[str, ...]:
+    """Every study but the pilots that has something to train at this scale."""
+    from aligncli.catalog import load_study, study_names
+
+    studies = [load_study(name) for name in study_names() if name not in (PILOT, PILOT_ROI_CONV)]
+    return tuple(study.name for study in studies if any(scale.value in row.recipes for row in study.rows))
 
 
 def _study(asked: Asked, *, json: bool) -> None:
@@ -111,76 +156,129 @@ def _study(asked: Asked, *, json: bool) -> None:
     from aligncli.cli.render import Output
     from aligncli.overrides import parse_assignments
 
+    _check(asked)
     scale = asked.scale.value
-    if (asked.data is None) == (scale != "small"):
-        raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
     studies = [load_study(name) for name in asked.names]
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
-        from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
         from aligncli.engine.study_plan import make_plan
-        from aligncli.engine.study_results import collect
 
     changes = parse_assignments(asked.assignments)
     plan = make_plan(studies, scale=scale, seeds=asked.seeds, folder=asked.out, data=asked.data, changes=changes)
     if asked.dry_run:
-        _show_plan(output, plan)
+        _dry_run(asked, plan, output)
         return
-    launcher = LocalLauncher(asked.jobs, devices_for(asked.device), threads_for(asked.jobs), asked.download)
+    launcher = _launcher(asked)
     with output.progress(waiting="starting the trainings") as reporter:
         if plan.pretraining:
             launcher.run("pre-training", plan.pretraining, reporter)
         launcher.run("training", plan.trainings, reporter)
-    results = [collect(study, plan, scale=scale, seeds=asked.seeds) for study in studies]
-    for study, result in zip(studies, results, strict=True):
-        _show(output, study, result)
-    values = [result.to_json() for result in results]
+    values = [_conclude(asked, study, plan, output).to_json() for study in studies]
     output.data(values[0] if len(values) == 1 else {"studies": values})
 
 
-def _show_plan(output: Output, plan: Plan) -> None:
-    jobs = (*plan.pretraining, *plan.trainings)
-    rows = [
-        (job.run_dir.name, job.recipe.schedule.iterations, "finished" if job.is_finished() else "to do") for job in jobs
-    ]
-    output.table(("run", "iterations", ""), [(name, f"{count:,}", state) for name, count, state in rows])
-    left = sum(count for _, count, state in rows if state == "to do")
-    output.line(f"{len(rows)} trainings, {left:,} iterations to do")
-    output.data([dict(zip(("run", "iterations", "state"), row, strict=True)) for row in rows])
+def _check(asked: Asked) -> None:
+    """Raises UserError where options contradict each other."""
+    scale = asked.scale.value
+    if (asked.data is None) == (scale != "small"):
+        raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
+    if asked.launcher is LauncherKind.local and asked.slurm:
+        raise UserError("--slurm goes with --launcher slurm")
+    if asked.launcher is LauncherKind.slurm and asked.jobs is not None:
+        raise UserError("--jobs is for this machine: with --launcher slurm every training is submitted, leave it out")
 
 
-def _show(output: Output, study: Study, result: StudyResult) -> None:
-    """The table, ours above the paper's in each row, and the claims."""
-    seeds = "one seed" if result.seeds == 1 else f"mean of {result.seeds} seeds, ± standard deviation"
-    output.heading(f"{result.table}: {result.title}", f"scale {result.scale}, {seeds}")
-    rows = []
-    for row in result.rows:
-        rows.append((row.label, "ours", *(_ours(row, metric) for metric in result.metrics)))
-        if row.paper:
-            rows.append(("", "paper", *(_number(row.paper.get(metric, math.nan)) for metric in result.metrics)))
-    output.table(("", "", *result.metrics), rows, text_columns=2)
-    claims = result.claims
-    if claims:
-        cells = [(item.text, item.verdict, item.metric, _margin(item), _signed(item.paper_margin)) for item in claims]
-        output.table(("claim", "", "metric", "margin", "paper's"), cells, text_columns=3)
-    if study.note:
-        output.line(study.note)
+def _launcher(asked: Asked) -> Launcher:
+    from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
+
+    if asked.launcher is LauncherKind.slurm:
+        from aligncli.engine.slurm import SlurmLauncher
+
+        return SlurmLauncher(asked.out / "slurm", asked.slurm, download=asked.download)
+    return LocalLauncher(asked.parallel, devices_for(asked.device), threads_for(asked.parallel), asked.download)
 
 
-def _ours(row: RowResult, metric: str) -> str:
-    if not row.measured:
-        return "-"
-    spread = row.spread[metric]
-    return _number(row.mean[metric]) + ("" if math.isnan(spread) else f" ±{spread:.1f}")
+def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
+    """Print the plan; every network that is still to be trained is estimated once."""
+    from aligncli.analysis.estimate import estimate_trainings
+    from aligncli.cli.study_tables import show_plan
+    from aligncli.engine.launch import devices_for, threads_for
+
+    jobs: tuple[Job, ...] = (*plan.pretraining, *plan.trainings)
+    waiting = {job.run_dir: job.recipe for job in jobs if not job.is_finished()}
+    device, threads = devices_for(asked.device)[0], threads_for(asked.parallel)
+    with output.progress(waiting="building the networks") as reporter:
+        estimates = estimate_trainings(
+            waiting,
+            device=device,
+            threads=threads,
+            progress=lambda done, total: reporter.stage("estimating", done=done, total=total),
+        )
+    show_plan(output, jobs, estimates, parallel=asked.parallel, device=device)
 
 
-def _margin(claim: ClaimResult) -> str:
-    return _signed(claim.margin) + ("" if math.isnan(claim.noise) else f" ±{claim.noise:.1f}")
+def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> StudyResult:
+    """The study's table on the terminal and in files, and what else it makes: figures, detections for the server."""
+    from aligncli.analysis.bench.machine import describe_machine
+    from aligncli.analysis.study_report import write_report
+    from aligncli.cli.study_tables import show_result
+    from aligncli.engine.launch import devices_for
+    from aligncli.engine.study_results import collect
+
+    device = devices_for(asked.device)[0]
+    scale = asked.scale.value
+    read = None
+    if study.measured_by == "alignment":
+        read = _measure_alignment(asked, study, plan, output, device=device).__getitem__
+    result = collect(study, plan, scale=scale, seeds=asked.seeds, read=read)
+    show_result(output, study, result)
+    path = write_report(result, asked.out, machine=describe_machine(device), note=study.note)
+    output.line(f"also in {path} and {path.with_suffix('.json').name}")
+    if study.submits:
+        _write_submissions(asked, study, plan, output, device=device)
+    return result
 
 
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.1f}"
+def _measure_alignment(
+    asked: Asked, study: Study, plan: Plan, output: Output, *, device: str
+) -> dict[Path, dict[str, float]]:
+    """Figure 4's numbers of every run, and its pictures of the first seed's."""
+    from aligncli.analysis.alignment.figure4 import measure_run, study_metrics, write_figures
+
+    jobs = {
+        (row.label, seed): plan.runs[study.name, row.name, seed]
+        for seed in range(asked.seeds)
+        for row in study.rows
+        if asked.scale.value in row.recipes
+    }
+    measured = {}
+    with output.progress() as reporter:
+        for done, ((label, seed), job) in enumerate(jobs.items()):
+            reporter.stage("measuring alignment", done=done, total=len(jobs))
+            measured[label, seed] = measure_run(job.run_dir, name=label, device=device)
+        reporter.stage("measuring alignment", done=len(jobs), total=len(jobs))
+    files = write_figures([measured[key] for key in jobs if key[1] == 0], asked.out / study.name)
+    output.line(f"figures: {files[0].parent}")
+    return {job.run_dir: study_metrics(measured[key][0]) for key, job in jobs.items()}
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
+def _write_submissions(asked: Asked, study: Study, plan: Plan, output: Output, *, device: str) -> None:
+    """Detections of the first seed's runs on test-dev, in the format of COCO's server; files that exist are kept."""
+    from aligncli.engine.submission import SERVER_NAME, write_submission
+    from aligncli.errors import DataError
+
+    for row in study.rows:
+        if asked.scale.value not in row.recipes:
+            continue
+        job = plan.runs[study.name, row.name, 0]
+        path = asked.out / study.name / SERVER_NAME.replace("ALG", job.recipe.name)
+        if path.is_file():
+            output.line(f"test-dev: {path} was written before")
+            continue
+        try:
+            with output.progress() as reporter:
+                made = write_submission(job.run_dir, asked.data, path, device=device, reporter=reporter)
+        except DataError as error:  # the trainings took days: what they reached is told all the same
+            output.note(f"no test-dev detections of {row.label}: {error}")
+            continue
+        output.line(f"test-dev: {made.num_detections:,} detections on {made.num_images:,} images in {made.path}")

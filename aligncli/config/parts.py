@@ -130,6 +130,7 @@ class TowerConfig(Config):
     num_convs: NonNegative = 4
     channels: Count = 256
     norm: Literal["none", "group"] = "none"
+    init: Literal["gaussian", "he"] = "gaussian"  # sigma .01 (section 5.1); "he" where a norm follows
 
 
 class PostprocessConfig(Config):

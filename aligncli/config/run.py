@@ -29,6 +29,7 @@ class CocoConfig(Config):
     images: str = "images"  # "{split}" in it is replaced, as in COCO's own train2017/val2017
     train_annotations: str = "annotations/instances_train.json"
     val_annotations: str = "annotations/instances_val.json"
+    test_annotations: str = "annotations/image_info_test-dev2017.json"  # COCO's list of images; it keeps the boxes
     unreadable: Literal["error", "skip"] = "error"
 
 

@@ -15,8 +15,15 @@ class Row(Config):
 
     name: str  # unique within the study; claims refer to it
     label: str
+    detail: str = ""  # of a cited row: backbone, input and speed as printed
+    baseline: str = ""  # name of the row whose AP this one's is compared with
     paper: dict[str, float] = Field(default_factory=dict)  # AP... in percent, "ms" a forward pass
     recipes: dict[Scale, Recipe] = Field(default_factory=dict)
+
+    @property
+    def cited(self) -> bool:
+        """Whether the row only stands beside the others."""
+        return not self.recipes
 
 
 class Claim(Config):
@@ -37,7 +44,9 @@ class Study(Config):
     name: str  # as `aligncli ablate NAME` takes it
     table: str  # "Table 4"
     title: str
-    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]  # the first is the one that baselines compare
+    measured_by: Literal["evaluation", "alignment"] = "evaluation"  # COCO metrics, or Figure 4's IoUs
+    submits: bool = False  # detections on test-dev are written for COCO's server
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     note: str = ""  # what a reader must know of the small scale

@@ -8,7 +8,7 @@ areas included, so that AP is the official one. Images without annotations stay:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,27 +19,30 @@ from aligncli.data.dataset import BoxTable, Categories, Sample, Split, Target
 from aligncli.data.images import UnreadableImageError, is_file, read_image, safe_image_path
 from aligncli.errors import DataError
 
+CocoSplit = Split | Literal["test"]
 _MAX_UNREADABLE_RUN = 10  # images in a row; more is a broken disk or a wrong folder, not bad luck
 
 
 class CocoDataset:
-    """The `train` or `val` split of a COCO folder, in the form of `DetectionDataset`.
+    """One split of a COCO folder, in the form of `DetectionDataset`.
 
-    With `config.unreadable="skip"`, training gets the next readable image for an unreadable one; `val` never
-    skips, because AP over other images cannot be compared. Raises DataError for everything that is wrong with
+    `test` is images alone, to detect on: its file need not have annotations, and those that it has are not read.
+    With `config.unreadable="skip"`, training gets the next readable image for an unreadable one; the others never
+    skip, because AP over other images cannot be compared. Raises DataError for everything that is wrong with
     the annotations at once, and for an image when it is asked for.
     """
 
-    def __init__(self, config: CocoConfig, split: Split) -> None:
+    def __init__(self, config: CocoConfig, split: CocoSplit) -> None:
         self._annotation_path = annotation_path(config, split)
         self._image_folder = image_folder(config, split)
-        document = _read_usable(self._annotation_path)
+        document = _read_usable(self._annotation_path, annotated=split != "test")
         self.categories = Categories.from_coco(document["categories"])
         images = document["images"]
         self.sizes = np.array([(image["height"], image["width"]) for image in images], np.int64)
         self._image_ids = np.array([image["id"] for image in images], np.int64)
         self._file_names = tuple(image["file_name"] for image in images)
-        self._boxes = _flatten(document["annotations"], self._image_ids, self.categories)
+        records = [] if split == "test" else document["annotations"]
+        self._boxes = _flatten(records, self._image_ids, self.categories)
         self._corners, self._usable = _training_boxes(self._boxes, self.sizes)
         self._skips = config.unreadable == "skip" and split == "train"
         self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # set by workers
@@ -123,21 +126,24 @@ class CocoDataset:
         return image, target
 
 
-def annotation_path(config: CocoConfig, split: Split) -> Path:
+def annotation_path(config: CocoConfig, split: CocoSplit) -> Path:
     """The annotation file of a split. Raises DataError if it is not there."""
     root = Path(config.root)
     if not root.is_dir():
         raise DataError(f"data folder {root} does not exist")
-    name = {"train": config.train_annotations, "val": config.val_annotations}[split]
-    if not is_file(root / name):
+    names = {"train": config.train_annotations, "val": config.val_annotations, "test": config.test_annotations}
+    if not is_file(root / names[split]):
+        expected = f"images/, {CocoConfig(root='').train_annotations} and {CocoConfig(root='').val_annotations}"
+        if split == "test":
+            expected = "the images to detect on, as COCO's test2017/, and that list of them"
         raise DataError(
-            f"data folder {root} lacks {name}; it must hold images/, {CocoConfig(root='').train_annotations} "
-            f"and {CocoConfig(root='').val_annotations}, or the recipe must set data.{split}_annotations"
+            f"data folder {root} lacks {names[split]}; it must hold {expected}, "
+            f"or the recipe must set data.{split}_annotations"
         )
-    return root / name
+    return root / names[split]
 
 
-def image_folder(config: CocoConfig, split: Split) -> Path:
+def image_folder(config: CocoConfig, split: CocoSplit) -> Path:
     """The image folder of a split. Raises DataError if it is not there."""
     folder = Path(config.root) / config.images.replace("{split}", split)
     if not folder.is_dir():
@@ -156,11 +162,12 @@ def size_fault(name: str, *, found: tuple[int, int], stated: tuple[int, int]) ->
     )
 
 
-def _read_usable(path: Path) -> dict[str, Any]:
+def _read_usable(path: Path, *, annotated: bool) -> dict[str, Any]:
     document = read_document(path)
-    for fault in find_faults(document):
+    for fault in find_faults(document, annotated=annotated):
         if fault.fatal:
-            raise DataError(f"{path}: {fault}; `aligncli data check` lists all faults of a data folder")
+            hint = "; `aligncli data check` lists all faults of a data folder" if annotated else ""
+            raise DataError(f"{path}: {fault}{hint}")
     return document
 
 
@@ -170,7 +177,7 @@ def _flatten(records: list[dict[str, Any]], image_ids: np.ndarray, categories: C
     label_of = {coco_id: label for label, coco_id in enumerate(categories.coco_ids)}
     owners = np.array([row_of[record["image_id"]] for record in records], np.int64)
     order = np.argsort(owners, kind="stable")
-    boxes = np.array([record["bbox"] for record in records], np.float64)[order]
+    boxes = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)[order]
     areas = [record.get("area", record["bbox"][2] * record["bbox"][3]) for record in records]
     return BoxTable(
         offsets=np.searchsorted(owners[order], np.arange(len(image_ids) + 1)),

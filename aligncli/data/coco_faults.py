@@ -52,10 +52,13 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def find_faults(document: dict[str, Any]) -> Iterator[Fault]:
-    """Every fault of a document, in its order. Never raises, whatever JSON holds."""
+def find_faults(document: dict[str, Any], *, annotated: bool = True) -> Iterator[Fault]:
+    """Every fault of a document, in its order; of a list of images alone if not `annotated`.
+
+    Never raises, whatever JSON holds.
+    """
     sound = set()
-    for key in ("categories", "images", "annotations"):
+    for key in ("categories", "images", "annotations") if annotated else ("categories", "images"):
         list_faults = list(_list_faults(document, key))
         yield from list_faults
         if not list_faults:

@@ -1,6 +1,5 @@
 """COCO evaluation of a detector on a data set or folder, and of a run folder."""
 
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from aligncli.engine.inference import LoadedDetector, detect_dataset, load_run
 from aligncli.engine.metrics import Evaluator, compute_metrics, to_coco_results
 from aligncli.engine.reporter import Reporter, SilentReporter
 from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.plain import without_nan
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,3 @@ def write_evaluation(run: RunFolder, evaluation: Evaluation) -> None:
     """Write results.json and evaluation.json of a run."""
     write_json(run.results_path, evaluation.detections, indent=None)
     write_json(run.evaluation_path, evaluation.to_json())
-
-
-def without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -66,12 +66,12 @@ class Progress:
         self.faults += [line] if fault else []
         self.reporter.message(line)
 
-    def tell(self, running: Sequence[Job]) -> None:
-        """What runs, what is left, and the iterations of all together."""
+    def tell(self, running: Sequence[Job], *, queued: int = 0) -> None:
+        """What runs, what is left, `queued` in a cluster's hands included, and the iterations of all together."""
         counts = {job.run_dir.name: (progress(job), iterations(job)) for job in running}
         done = sum(iterations(job) for job in self.ended) + sum(count for count, _ in counts.values())
         self.reporter.stage(self.name, done=done, total=self.total)
-        self.reporter.runs(counts, ended=len(self.ended), waiting=len(self.waiting))
+        self.reporter.runs(counts, ended=len(self.ended), waiting=len(self.waiting) + queued)
 
     def raise_faults(self) -> None:
         """Raises TrainingError that names every training that failed."""
@@ -116,8 +116,13 @@ def log_path(job: Job) -> Path:
 
 def describe_failure(exit_code: int, log: Path) -> str:
     """The exit code, and the last line that was written."""
+    return f"(exit code {exit_code}, log {log}): {last_output(log) or 'no output'}"
+
+
+def last_output(log: Path) -> str:
+    """The last line that a process wrote; empty where it wrote none."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
-    return f"(exit code {exit_code}, log {log}): {lines[-1] if lines else 'no output'}"
+    return lines[-1] if lines else ""
 
 
 def add_seconds(job: Job, seconds: float) -> None:

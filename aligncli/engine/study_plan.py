@@ -128,8 +128,8 @@ def fingerprint(recipe: Recipe) -> str:
 
 
 def identity(recipe: Recipe) -> dict[str, object]:
-    """What makes two trainings the same: every setting, without descriptions and without where weights lie."""
-    settings = recipe.model_dump(mode="json")
+    """What makes two trainings the same: every setting that they use, but not where weights lie."""
+    settings = recipe.model_dump(mode="json", exclude={"data": {"test_annotations"}})
     for described in ("name", "summary", "paper"):
         settings.pop(described)
     settings["weights"] = Path(str(settings["weights"])).name

@@ -6,11 +6,13 @@ with two or more seeds its 95 % confidence interval (Student's t, paired by seed
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from aligncli.config import Claim, Scale, Study
+from aligncli.engine.jobs import training_seconds
 from aligncli.engine.run_folder import RunFolder, read_json
 from aligncli.engine.study_plan import Plan
 
@@ -20,8 +22,21 @@ T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
 @dataclass(frozen=True)
+class Delta:
+    """What a row gains on another in the study's first metric, paired by seed; NaN where undefined."""
+
+    against: str  # the other row's name
+    mean: float
+    spread: float
+    paper: float
+
+
+@dataclass(frozen=True)
 class RowResult:
-    """One row: metrics in percent, a mean and a standard deviation over seeds (NaN where undefined)."""
+    """One row: metrics in percent, a mean and a standard deviation over seeds (NaN where undefined).
+
+    `seconds` is the wall time of its trainings, the mean over seeds, where it is known.
+    """
 
     name: str
     label: str
@@ -29,11 +44,21 @@ class RowResult:
     spread: dict[str, float]
     by_seed: dict[int, dict[str, float]]
     paper: dict[str, float]
+    detail: str = ""
+    cited: bool = False
+    seconds: float = math.nan
+    delta: Delta | None = None
 
     @property
     def measured(self) -> bool:
         """False for a row that is cited, or not run at this scale."""
         return bool(self.by_seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with the means at the top level as well."""
+        values = asdict(self)
+        label, mean = values.pop("label"), values.pop("mean")
+        return {"row": label, "name": values.pop("name"), **mean, **values}
 
 
 @dataclass(frozen=True)
@@ -68,17 +93,6 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; each row has its metrics at the top level as well."""
-        rows = [
-            {
-                "row": row.label,
-                "name": row.name,
-                **row.mean,
-                "spread": row.spread,
-                "by_seed": row.by_seed,
-                "paper": row.paper,
-            }
-            for row in self.rows
-        ]
         claims = [asdict(claim) for claim in self.claims]
         return {
             "study": self.study,
@@ -86,18 +100,40 @@ class StudyResult:
             "title": self.title,
             "scale": self.scale,
             "seeds": self.seeds,
-            "rows": rows,
+            "rows": [row.to_json() for row in self.rows],
             "claims": claims,
         }
 
 
-def collect(study: Study, plan: Plan, *, scale: Scale, seeds: int) -> StudyResult:
-    """Read the finished runs of a study. Raises CheckpointError where one is missing."""
+def collect(
+    study: Study,
+    plan: Plan,
+    *,
+    scale: Scale,
+    seeds: int,
+    read: Callable[[Path], Mapping[str, float]] | None = None,
+) -> StudyResult:
+    """Read the finished runs of a study.
+
+    Args:
+        read: from a run's folder to its metrics; without it, those of its evaluation.
+
+    Raises CheckpointError where a run is missing.
+    """
     rows = []
     for row in study.rows:
         jobs = {seed: plan.runs[study.name, row.name, seed] for seed in range(seeds) if scale in row.recipes}
-        by_seed = {seed: read_metrics(RunFolder(job.run_dir)) for seed, job in jobs.items()}
-        rows.append(row_result(row.name, row.label, by_seed, row.paper))
+        by_seed = {seed: (read or read_metrics)(job.run_dir) for seed, job in jobs.items()}
+        times = [training_seconds(job.run_dir) for job in jobs.values()]
+        result = row_result(row.name, row.label, by_seed, row.paper)
+        seconds = statistics.fmean(times) if times and all(times) else math.nan
+        rows.append(replace(result, detail=row.detail, cited=row.cited, seconds=seconds))
+    by_name = {row.name: row for row in rows}
+    baselines = {row.name: by_name[row.baseline] for row in study.rows if row.baseline}
+    compared = [
+        replace(row, delta=compare(row, baselines[row.name], study.metrics[0])) if row.name in baselines else row
+        for row in rows
+    ]
     claims = [judge(claim, rows) for claim in study.claims]
     return StudyResult(
         study=study.name,
@@ -106,14 +142,27 @@ def collect(study: Study, plan: Plan, *, scale: Scale, seeds: int) -> StudyResul
         scale=scale,
         seeds=seeds,
         metrics=study.metrics,
-        rows=tuple(rows),
+        rows=tuple(compared),
         claims=tuple(claim for claim in claims if claim is not None),
     )
 
 
-def read_metrics(run: RunFolder) -> dict[str, float]:
+def compare(row: RowResult, baseline: RowResult, metric: str) -> Delta:
+    """What `row` gains on `baseline`, where both were measured."""
+    weights = {row.name: 1.0, baseline.name: -1.0}
+    rows = {row.name: row, baseline.name: baseline}
+    gains = paired_sums(weights, rows, metric) if row.measured and baseline.measured else []
+    return Delta(
+        against=baseline.name,
+        mean=statistics.fmean(gains) if gains else math.nan,
+        spread=deviation(gains),
+        paper=paper_sum(weights, rows, metric),
+    )
+
+
+def read_metrics(run_dir: Path) -> dict[str, float]:
     """The metrics of a run's evaluation, percent; NaN where undefined."""
-    metrics = read_json(run.evaluation_path)["metrics"]
+    metrics = read_json(RunFolder(run_dir).evaluation_path)["metrics"]
     return {name: math.nan if value is None else value for name, value in metrics.items()}
 
 

@@ -15,7 +15,7 @@ from aligncli.config import Recipe, ScheduleConfig
 from aligncli.data.dataset import DetectionDataset, require_same_categories
 from aligncli.data.loader import train_loader
 from aligncli.engine.checkpoint import load_checkpoint, restore_model, save_checkpoint
-from aligncli.engine.evaluate import evaluate_detector, without_nan, write_evaluation
+from aligncli.engine.evaluate import evaluate_detector, write_evaluation
 from aligncli.engine.inference import LoadedRun, autocast, check_device, to_unit_range
 from aligncli.engine.interrupt import Interrupted, StopRequest, stop_on_signal
 from aligncli.engine.reporter import Reporter, SilentReporter
@@ -23,6 +23,7 @@ from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.schedule import build_optimizer, build_scheduler, scaled_lr
 from aligncli.engine.weights import initialize
 from aligncli.errors import CheckpointError, RecipeError, TrainingError, first_line
+from aligncli.plain import without_nan
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aligncli.models.branches import OffsetPredictor
 from aligncli.ops import (
     deformable_conv,
     deformed_taps,
@@ -168,7 +169,7 @@ class DeformAlignment(_LearnedOffsetsAlignment):
 
     def predictor(self, in_channels: int, num_offsets: int) -> nn.Module:
         """Close to no offset at the beginning (section 5.4)."""
-        return _offset_convolution(in_channels, num_offsets, std=self.offset_std)
+        return OffsetPredictor(in_channels, num_offsets, std=self.offset_std)
 
     def predictor_input(self, features: Tensor, boxes: Tensor) -> Tensor:
         """The features."""
@@ -185,7 +186,7 @@ class GuidedAlignment(_LearnedOffsetsAlignment):
     def predictor(self, in_channels: int, num_offsets: int) -> nn.Module:
         """Batch normalisation of (width, height), then the 1x1 convolution."""
         del in_channels
-        return nn.Sequential(nn.BatchNorm2d(2), _offset_convolution(2, num_offsets))
+        return nn.Sequential(nn.BatchNorm2d(2), OffsetPredictor(2, num_offsets, std=0.01))
 
     def predictor_input(self, features: Tensor, boxes: Tensor) -> Tensor:
         """(N, 2, H, W): width and height in pixels."""
@@ -218,9 +219,3 @@ class RoIConvAlignment(_AlignedConvolution):
         """The boxes themselves."""
         del features, strides
         return list(boxes)
-
-
-def _offset_convolution(in_channels: int, num_offsets: int, *, std: float = 0.01) -> nn.Conv2d:
-    convolution = nn.Conv2d(in_channels, num_offsets, 1, bias=False)
-    nn.init.normal_(convolution.weight, std=std)
-    return convolution

@@ -4,7 +4,8 @@ Outputs are flattened a level to (N, H * W * A, K): row-major cells, then anchor
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -86,9 +87,35 @@ def init_prior(class_predictor: nn.Conv2d) -> None:
 
 def init_gaussian(head: nn.Module) -> None:
     """Gaussian with sigma .01 for the weights of convolutions, zero biases (section 5.1)."""
+    for module in _convolutions(head):
+        nn.init.normal_(module.weight, std=0.01)
+        if isinstance(module.bias, nn.Parameter):
+            nn.init.zeros_(module.bias)
+
+
+def init_he(head: nn.Module) -> None:
+    """He initialisation of the convolutions that a norm follows, which are those without a bias.
+
+    Such a convolution's scale has no effect but on how far a step turns it: sigma .01, a fourth of He's at these
+    widths, makes an adaptive optimizer's first steps so large that a deep head learns late.
+    """
+    for module in _convolutions(head):
+        if module.bias is None:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+class OffsetPredictor(nn.Conv2d):
+    """A 1x1 convolution to the offsets of a deformable one. It keeps this sigma, whatever its head is given."""
+
+    def __init__(self, in_channels: int, num_offsets: int, *, std: float) -> None:
+        super().__init__(in_channels, num_offsets, 1, bias=False)
+        nn.init.normal_(self.weight, std=std)
+
+
+def _convolutions(head: nn.Module) -> Iterator[Any]:
+    """Modules with a 4-dimensional weight and a `bias`, None for those without; no offset predictors."""
     for module in head.modules():
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
-            nn.init.normal_(weight, std=0.01)
-            if isinstance(bias, nn.Parameter):
-                nn.init.zeros_(bias)
+        weight = getattr(module, "weight", None)
+        is_convolution = isinstance(weight, nn.Parameter) and weight.dim() == 4 and hasattr(module, "bias")
+        if is_convolution and not isinstance(module, OffsetPredictor):
+            yield module

@@ -59,3 +59,19 @@ def make_data_folder(
         }
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
     return root
+
+
+def make_test_split(root: Path, *, names: Sequence[str]) -> Path:
+    """A folder as COCO's for test-dev: a list of two images, without annotations, and a file that is not listed."""
+    (root / "test2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    images = [{"id": 7 * row + 5, "file_name": f"{row}.png", "width": 64, "height": 48} for row in range(2)]
+    for row in range(3):
+        Image.new("RGB", (64, 48), (40 * row, 90, 200)).save(root / "test2017" / f"{row}.png")
+    document = {
+        "info": {},
+        "images": images,
+        "categories": [{"id": label, "name": name} for label, name in enumerate(names, start=1)],
+    }
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(document))
+    return root

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligncli.engine.metrics import METRIC_NAMES
-from tests.cli.command_line import Run, make_data_folder
+from tests.cli.command_line import Run, make_data_folder, make_test_split
 
 
 @pytest.fixture
@@ -123,3 +123,79 @@ def test_a_folder_with_the_same_classes_can_be_evaluated(run: Run, trained_run: 
     ended = run("eval", trained_run, "--data", folder, "--json", "--device", "cpu")
     assert ended.code == 0, ended.stderr
     assert "AP" in ended.json
+
+
+def test_the_detections_can_be_saved_and_scored(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "new" / "detections.json"
+    ended = run("eval", trained_run, "--device", "cpu", "--save", saved)
+    assert ended.code == 0, ended.stderr
+    assert str(saved) in ended.stdout
+    assert saved.read_bytes() == (trained_run / "results.json").read_bytes()
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.fixture
+def test_dev(trained_run: Path, tmp_path: Path) -> Path:
+    """COCO's layout of test images, with the classes of the trained run."""
+    names = json.loads((trained_run / "categories.json").read_text())["names"]
+    return make_test_split(tmp_path / "coco", names=names)
+
+
+def test_test_dev_gives_a_file_for_the_server_and_no_metrics(
+    run: Run, trained_run: Path, test_dev: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "detections.json"
+    command = ("eval", trained_run, "--split", "test", "--data", test_dev, "--device", "cpu", "--save", saved)
+    before = {path.name: path.stat().st_mtime_ns for path in trained_run.iterdir()}
+    ended = run(*command, "--json")
+    assert ended.code == 0, ended.stderr
+    detections = json.loads(saved.read_text())
+    assert ended.json == {"detections": len(detections), "images": 2, "file": str(saved)}
+    assert {path.name: path.stat().st_mtime_ns for path in trained_run.iterdir()} == before
+    people = run(*command).stdout
+    for text in (f"{len(detections):,} detections", "2 images", "detections_test-dev2017_ALG_results.json"):
+        assert text in people
+    assert "AP" not in people
+
+
+def test_test_dev_works_with_a_torchvision_detector(run: Run, tmp_path: Path) -> None:
+    folder, saved = make_test_split(tmp_path / "coco", names=["person", "bicycle"]), tmp_path / "detections.json"
+    source = ("torchvision:ssdlite320_mobilenet_v3_large", "--weights", "none")
+    ended = run("eval", *source, "--split", "test", "--data", folder, "--save", saved, "--device", "cpu", "--json")
+    assert ended.code == 0, ended.stderr
+    assert ended.json["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--split test needs --save FILE.json"),
+        (["--save", "FILE", "--per-class"], "--evaluator and --per-class need annotations"),
+        (["--save", "FILE", "--evaluator", "hotcoco"], "--evaluator and --per-class need annotations"),
+        (["--save", "FILE"], "the shapes of quickstart have no test split: add --data COCO"),
+        (["--save", "FOLDER"], "is a folder: expected the name of a .json file"),
+        (["--save", "FILE", "--data", "FOLDER"], "lacks annotations/image_info_test-dev2017.json"),
+    ],
+)
+def test_what_test_dev_needs(run: Run, trained_run: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    known = {"FILE": tmp_path / "d.json", "FOLDER": tmp_path}
+    arguments = [known.get(option, option) for option in options]
+    assert message in run("eval", trained_run, "--split", "test", "--device", "cpu", *arguments).error_line()
+    assert not (tmp_path / "d.json").exists()
+
+
+def test_a_folder_for_a_name_is_refused_before_anything_is_detected(
+    run: Run, trained_run: Path, tmp_path: Path
+) -> None:
+    line = run("eval", trained_run, "--save", tmp_path, "--device", "cpu").error_line()
+    assert f"{tmp_path} is a folder" in line
+
+
+@pytest.mark.parametrize("options", [["--save", "x.json"], ["--split", "test"]])
+def test_files_that_are_scored_take_no_save_and_no_test_split(run: Run, options: list[str]) -> None:
+    line = run("eval", "--annotations", "a", "--detections", "b", *options).error_line()
+    assert "--save and --split test go with a RUN folder" in line
+
+
+def test_only_eval_knows_the_test_split(run: Run, data_folder: Path) -> None:
+    assert "--split" in run("data", "stats", data_folder, "--split", "test").error_line()

@@ -53,6 +53,13 @@ class DataFolder:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
+    def write_test(self, **changes: Any) -> Path:
+        """COCO's list of test images (which has no annotations) of the validation images, changed as asked."""
+        document = {key: value for key, value in self.document("val").items() if key != "annotations"} | changes
+        path = self.root / "annotations" / "image_info_test-dev2017.json"
+        path.write_text(json.dumps(document))
+        return path
+
     def config(self, **changes: Any) -> CocoConfig:
         return CocoConfig(**{"root": str(self.root)} | changes)
 

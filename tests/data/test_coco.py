@@ -218,6 +218,50 @@ def test_the_first_fatal_fault_stops_with_one_line_that_names_it(folder):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("changes", [{}, {"annotations": []}, {"annotations": [{"bbox": "hidden"}]}])
+def test_the_test_split_is_images_without_annotations(folder, changes):
+    folder.write_test(**changes)
+    dataset = CocoDataset(folder.config(), "test")
+    image, target = dataset[1]
+    assert tuple(image.shape) == (3, 30, 40)
+    assert target["image_id"] == 15
+    assert target["boxes"].shape == (0, 4)
+    assert dataset.categories.coco_ids == (3, 7, 90)
+    assert len(dataset) == len(dataset.ground_truth()["images"]) == 3
+    assert dataset.ground_truth()["annotations"] == []
+    assert [len(targets) for _, targets in eval_loader(dataset, INPUT, batch_size=2)] == [2, 1]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_only_the_test_split_may_lack_annotations(folder, split):
+    listed = folder.write_test().relative_to(folder.root)
+    with pytest.raises(DataError, match=r"annotations: must be a list \(missing\)"):
+        CocoDataset(folder.config(**{f"{split}_annotations": str(listed)}), split)
+
+
+def test_everything_else_of_a_test_list_is_checked(folder):
+    folder.write_test(categories=[])
+    with pytest.raises(DataError, match=r"image_info_test-dev2017\.json: categories: is empty$"):
+        CocoDataset(folder.config(), "test")
+    document = folder.document("val")
+    document["images"][2]["file_name"] = "../val2.png"
+    folder.write_test(images=document["images"])
+    with pytest.raises(DataError, match=r"images\[2\]\.file_name: is refused"):
+        CocoDataset(folder.config(), "test")
+
+
+def test_a_missing_test_list_is_named_with_what_belongs_there(folder):
+    with pytest.raises(DataError, match=r"lacks annotations/image_info_test-dev2017\.json; it must hold the images"):
+        CocoDataset(folder.config(), "test")
+
+
+def test_evaluation_of_test_images_never_skips(folder):
+    folder.write_test()
+    (folder.images / "val1.png").write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError, match=r"val1\.png"):
+        CocoDataset(folder.config(unreadable="skip"), "test")[1]
+
+
 @pytest.mark.parametrize("real_set", ["aquarium", "coco_mini"], indirect=True)
 def test_real_folders_load_and_agree_with_their_files(real_set, folder):
     for split in ("train", "val"):

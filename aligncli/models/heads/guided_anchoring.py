@@ -17,7 +17,7 @@ from aligncli.boxes import MAX_LOG_SCALE
 from aligncli.errors import RecipeError
 from aligncli.losses import focal_loss, loss_normalizer
 from aligncli.matching import GroundTruth, Matcher, Matches
-from aligncli.models.branches import Branches, flatten_cells, init_gaussian, init_prior
+from aligncli.models.branches import Branches, OffsetPredictor, flatten_cells, init_gaussian, init_prior
 from aligncli.models.detector import Geometry
 from aligncli.models.head_loss import HeadLoss
 from aligncli.models.heads.base import DenseHead, Predictions
@@ -51,8 +51,7 @@ class FeatureAdaption(nn.Module):
 
     def __init__(self, channels: int, *, backend: str) -> None:
         super().__init__()
-        self.offsets = nn.Conv2d(2, 2 * KERNEL_SIZE**2, 1, bias=False)
-        nn.init.normal_(self.offsets.weight, std=0.1)  # the authors' code
+        self.offsets = OffsetPredictor(2, 2 * KERNEL_SIZE**2, std=0.1)  # as in the authors' code
         self.convolution = DeformableConv2d(channels, channels, KERNEL_SIZE, backend=backend)
 
     def forward(self, features: Sequence[Tensor], shapes: Sequence[Tensor]) -> list[Tensor]:

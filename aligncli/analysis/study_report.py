@@ -1,0 +1,91 @@
+"""A study as files to keep: Markdown for people, JSON for programs, both written beside its runs."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from aligncli.analysis.bench.machine import Machine
+from aligncli.engine.run_folder import write_json, write_text
+from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult
+from aligncli.plain import without_nan
+
+
+def write_report(result: StudyResult, folder: Path, *, machine: Machine, note: str) -> Path:
+    """Write STUDY-SCALE.md and .json into `folder`; returns the former. `note` is the study's own remark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.study}-{result.scale}.md"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    values = {"date": date, "machine": asdict(machine), **result.to_json()}
+    write_json(path.with_suffix(".json"), without_nan(values))
+    write_text(path, to_markdown(result, machine=machine, note=note, date=date))
+    return path
+
+
+def to_markdown(result: StudyResult, *, machine: Machine, note: str, date: str) -> str:
+    """The table, ours and the paper's in rows of their own, the claims, and what it was measured on."""
+    seeds = "one seed" if result.seeds == 1 else f"mean ± standard deviation of {result.seeds} seeds"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    where = f"{machine.processor}, {machine.num_cores} cores" if machine.device == "cpu" else machine.device
+    lines = [
+        f"## {result.table}: {result.title}",
+        "",
+        f"Scale {result.scale}, {seeds}; {where}; {versions}; written {date}. {note}".rstrip(),
+        "",
+        *_results(result),
+    ]
+    if result.claims:
+        lines += ["", *_claims(result.claims)]
+    return "\n".join(lines) + "\n"
+
+
+def _results(result: StudyResult) -> list[str]:
+    columns = ["", "", *result.metrics, f"Δ {result.metrics[0]}", "minutes a run"]
+    lines = [_line(columns), _line(["---", "---", *["--:"] * (len(columns) - 2)])]
+    for row in result.rows:
+        papers = [_number(row.paper.get(metric, math.nan)) for metric in result.metrics]
+        if row.cited:
+            lines.append(_line([f"{row.label} ({row.detail})" if row.detail else row.label, "cited", *papers, "", ""]))
+            continue
+        ours = [_with_spread(row, metric) for metric in result.metrics]
+        gain = "" if row.delta is None else _signed(row.delta.mean, row.delta.spread)
+        lines.append(_line([row.label, "ours", *ours, gain, _number(row.seconds / 60)]))
+        if row.paper:
+            gain = "" if row.delta is None else _signed(row.delta.paper)
+            lines.append(_line(["", "paper", *papers, gain, ""]))
+    return lines
+
+
+def _claims(claims: Sequence[ClaimResult]) -> list[str]:
+    lines = [_line(["claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "--:", "--:", "---"])]
+    for claim in claims:
+        margin, papers = _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
+        lines.append(_line([claim.text, claim.metric, margin, papers, f"**{claim.verdict}**"]))
+    interval = "margin: the smallest difference that the claim needs"
+    if any(claim.seeds > 1 for claim in claims):
+        interval += ", paired by seed, ± half its 95 % confidence interval (Student's t)"
+    return [*lines, "", interval + "."]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _with_spread(row: RowResult, metric: str) -> str:
+    if not row.measured:
+        return "-"
+    spread = row.spread[metric]
+    return _number(row.mean[metric]) + ("" if math.isnan(spread) else f" ± {spread:.1f}")
+
+
+def _signed(value: float, spread: float = math.nan) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:+.1f}" + ("" if math.isnan(spread) else f" ± {spread:.1f}")
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"

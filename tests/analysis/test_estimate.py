@@ -1,0 +1,129 @@
+"""Estimates against what really happens: saved tensors of a real step, time that follows the operations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aligncli.analysis import estimate
+from aligncli.analysis.estimate import (
+    affordable,
+    estimate_training,
+    estimate_trainings,
+    kept_for_backward,
+    noise_batch,
+    training_memory,
+    typical_size,
+)
+from aligncli.build import build_model
+from aligncli.catalog import load_recipe
+from aligncli.engine.inference import to_unit_range
+from aligncli.matching import pad_targets
+from tests.helpers import tiny_recipe
+
+
+@pytest.mark.parametrize(
+    "name", ["aligndet_small", "aligndet_small_conv", "retinanet_small", "faster_rcnn_small_fpn", "refinedet_small"]
+)
+def test_memory_is_what_a_real_step_keeps(name: str) -> None:
+    """Losses and matching come on top in a real step; they are small beside the maps."""
+    recipe = load_recipe(name)
+    model = build_model(recipe, 6)
+    images, targets = noise_batch(4, (128, 128), 6)
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = model([to_unit_range(image, "cpu") for image in images], targets)
+    real = sum(storage.nbytes() for storage in kept.values())
+    assert all(loss.requires_grad for loss in losses.values())
+    assert kept_for_backward(model, (128, 128), 4, amp="none") == pytest.approx(real, rel=0.2)
+
+
+def test_memory_counts_weights_gradients_and_moments() -> None:
+    adam, sgd = load_recipe("aligndet_small"), load_recipe("aligndet_small").changed({"optimizer": {"kind": "sgd"}})
+    model = build_model(adam, 6)
+    parameters = sum(parameter.nbytes for parameter in model.parameters())
+    kept = kept_for_backward(model, (128, 128), 8, amp="none")
+    assert training_memory(model, adam, (128, 128), 8) == 4 * parameters + kept
+    assert training_memory(model, sgd, (128, 128), 8) == 3 * parameters + kept
+
+
+def test_half_precision_keeps_less() -> None:
+    model = build_model(load_recipe("aligndet_small"), 6)
+    half = kept_for_backward(model, (128, 128), 8, amp="bf16")
+    assert half < 0.8 * kept_for_backward(model, (128, 128), 8, amp="none")
+
+
+def test_a_probe_takes_fewer_images_first_then_smaller_ones() -> None:
+    def flops(size: tuple[int, int]) -> int:
+        return size[0] * size[1]
+
+    assert affordable(flops, 8, (128, 128), 1e9) == (8, (128, 128))
+    assert affordable(flops, 8, (128, 128), 2.5 * 128**2) == (2, (128, 128))
+    assert affordable(flops, 16, (800, 1088), 300_000.0) == (1, (384, 512))
+    assert affordable(flops, 16, (800, 1088), 1.0) == (1, (128, 128))
+
+
+def test_sizes_are_those_that_the_network_sees() -> None:
+    assert typical_size(load_recipe("aligndet_small")) == (128, 128)
+    assert typical_size(load_recipe("aligndet_r50")) == (800, 1088)  # 800 x 1067 in multiples of 32
+    assert typical_size(load_recipe("aligndet_x101")) == (736, 960)  # jitter 640 to 800
+    assert estimate.largest_size(load_recipe("aligndet_x101")) == (800, 1344)
+
+
+def test_noise_is_a_sound_batch() -> None:
+    images, targets = noise_batch(2, (96, 64), 3)
+    truth = pad_targets(targets, torch.device("cpu"))
+    assert [tuple(image.shape) for image in images] == [(3, 96, 64)] * 2
+    assert (truth.boxes[..., 2:] > truth.boxes[..., :2]).all()
+    assert (truth.boxes[..., 2:] <= torch.tensor([64, 96])).all()
+
+
+def test_time_and_operations_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "seconds_a_step", lambda *_, **__: 2.0)
+    recipe = tiny_recipe("aligndet_small", {"schedule.iterations": 10})
+    short, long = (
+        estimate_training(recipe.changed({"schedule.iterations": count}), device="cpu") for count in (10, 30)
+    )
+    assert short.seconds == 20.0  # tiny: the whole batch is timed
+    assert long.seconds == 60.0
+    assert long.flops == 3 * short.flops > 0
+    assert long.memory == short.memory
+
+
+def test_a_large_network_is_timed_on_a_part_and_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def timed(_: object, __: object, images: int, size: tuple[int, int], **___: object) -> float:
+        asked.append((images, size))
+        return 1.0
+
+    monkeypatch.setattr(estimate, "seconds_a_step", timed)
+    recipe = tiny_recipe("aligndet_small", {"schedule.iterations": 1, "schedule.batch_size": 8})
+    whole = estimate_training(recipe, device="cpu")
+    monkeypatch.setattr(estimate, "PROBE_FLOPS", {"cpu": whole.flops / estimate.BACKWARD_FACTOR / 4})
+    part = estimate_training(recipe, device="cpu")
+    assert [images for images, _ in asked] == [8, 2]
+    assert part.seconds == pytest.approx(4.0)
+
+
+@pytest.mark.slow
+def test_networks_that_cost_the_same_are_estimated_once() -> None:
+    recipe = tiny_recipe("aligndet_small", {"schedule.iterations": 3})
+    told = []
+    made = estimate_trainings(
+        {Path("a"): recipe, Path("b"): recipe.changed({"seed": 7, "data.train_seed": 9})},
+        device="cpu",
+        threads=1,
+        progress=lambda *count: told.append(count),
+    )
+    assert made[Path("a")] == made[Path("b")]
+    assert made[Path("a")].seconds > 0
+    assert told == [(0, 1), (1, 1)]

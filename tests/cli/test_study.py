@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from aligncli.analysis import estimate
+from aligncli.analysis.estimate import Estimate
+from aligncli.config import Recipe
 from tests.cli.command_line import Run
 
+ABLATIONS = ("aligndet", "alignment", "assignment", "kernel", "testdev", "figure4")
 TINY = [
     *("--set", "schedule.iterations=2", "--set", "schedule.batch_size=2", "--set", "schedule.log_every=1"),
     *("--set", "data.num_train=4", "--set", "data.num_val=3", "--set", "weights=none", "--set", "data.image_size=64"),
@@ -15,19 +20,70 @@ TINY = [
 ]
 
 
-def test_a_dry_run_lists_the_trainings_and_makes_nothing(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Estimates without the work; gives the recipes that were estimated."""
+    estimated: list[Recipe] = []
+
+    def made_up(recipe: Recipe, **_: object) -> Estimate:
+        estimated.append(recipe)
+        return Estimate(flops=2e15, seconds=600.0, memory=3 * 2**30)
+
+    monkeypatch.setattr(estimate, "estimate_training", made_up)
+    return estimated
+
+
+def test_a_dry_run_lists_the_trainings_and_makes_nothing(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:
     ended = run("ablate", "alignment", "--seeds", 2, "--out", tmp_path / "s", "--dry-run", "--json")
     assert ended.code == 0
     assert [item["state"] for item in ended.json] == ["to do"] * 9  # one pre-training, 2 x 4 rows
     assert sum(item["iterations"] for item in ended.json) == 4000 + 8 * 1500
+    assert {(item["flops"], item["seconds"], item["memory_bytes"]) for item in ended.json} == {(2e15, 600, 3 * 2**30)}
+    assert len(instant) == 5  # of each network one
     assert not (tmp_path / "s").exists()
 
 
-def test_all_is_every_study_but_the_pilots(run: Run, tmp_path: Path) -> None:
+def test_a_dry_run_says_how_long_all_takes_side_by_side(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:
+    ended = run("ablate", "alignment", "--jobs", 2, "--out", tmp_path, "--dry-run")
+    assert "4 trainings, 6,000 iterations to do" in ended.stdout
+    assert "about 20:00 with 2 side by side on cpu" in ended.stdout
+    for cell in ("PFLOPs", "10:00", "3.00"):
+        assert cell in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_dry_run_estimates_a_row_for_real(run: Run, tmp_path: Path) -> None:
+    (first, *_) = run("ablate", "alignment", "--out", tmp_path, "--dry-run", "--json", *TINY).json
+    assert first["seconds"] > 0
+    assert first["flops"] > 1e6
+    assert first["memory_bytes"] > 1e6
+
+
+def test_all_is_every_study_but_the_pilots(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:
     everything = run("ablate", "all", "--out", tmp_path, "--dry-run", "--json").json
     assert len(everything) == len({item["run"] for item in everything}) == 17
     pilots = [run("pilot", *more, "--out", tmp_path, "--dry-run", "--json").json for more in ([], ["--roiconv"])]
     assert [len(rows) for rows in pilots] == [4, 3]
+
+
+def test_the_paper_s_own_setting_needs_one_line_a_table(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:
+    """COCO itself need not be here to look ahead."""
+    counts = {}
+    for command in (["pilot"], ["pilot", "--roiconv"], *(["ablate", name] for name in ABLATIONS)):
+        ended = run(*command, "--scale", "coco", "--data", tmp_path / "coco", "--out", tmp_path, "--dry-run", "--json")
+        assert ended.code == 0, ended.stderr
+        counts[command[-1]] = [item["iterations"] for item in ended.json]
+    assert counts.pop("testdev") == [135_000] * 4
+    assert {name: len(rows) for name, rows in counts.items()} == {
+        "pilot": 4,
+        "--roiconv": 3,
+        "aligndet": 6,
+        "alignment": 4,
+        "assignment": 5,
+        "kernel": 6,
+        "figure4": 4,
+    }
+    assert all(set(rows) == {90_000} for rows in counts.values())
 
 
 @pytest.mark.slow
@@ -35,15 +91,37 @@ def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) 
     command = ["ablate", "alignment", "--out", tmp_path, "--jobs", 2, *TINY]
     ended = run(*command)
     assert ended.code == 0, ended.stderr
-    for expected in ("Table 4", "(d) RoI Conv", "paper", "35.2", "RoIConv beats", "one seed"):
+    for expected in (
+        "Table 4",
+        "(d) RoI Conv",
+        "paper",
+        "35.2",
+        "RoIConv beats",
+        "one seed",
+        "Δ AP",
+        "against (a) Conv",
+    ):
         assert expected in ended.stdout
+    assert "(d) RoI Conv" in (tmp_path / "alignment-small.md").read_text()
     again = run(*command, "--json").json  # finished: nothing is trained
     assert [row["row"] for row in again["rows"]][-1] == "(d) RoI Conv"
     for row in again["rows"]:
         assert 0 <= row["AP"] <= 100
         assert row["paper"]["AP"] > 35
+        assert row["seconds"] > 0
+    assert again["rows"][-1]["delta"]["paper"] == pytest.approx(1.0)
     assert {"holds", "margin", "text", "verdict"} <= again["claims"][0].keys()
     assert run(*command, "--dry-run").stdout.count("finished") == 4
+
+    figure = run("ablate", "figure4", "--out", tmp_path, *TINY)  # Table 4's runs: nothing is trained
+    assert figure.code == 0, figure.stderr
+    assert "training" not in figure.stderr
+    assert "share >= .7" in figure.stdout
+    assert (tmp_path / "figure4" / "distributions.png").is_file()
+    measured = json.loads((tmp_path / "figure4-small.json").read_text())
+    everywhere = {row["name"]: row["all"] for row in measured["rows"]}
+    assert everywhere["roi_conv"] == 100.0
+    assert all(0 < everywhere[name] < 100 for name in ("conv", "deform", "guided"))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +132,8 @@ def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) 
         (["ablate", "alignment", "--scale", "small", "--data", "."], "--scale small takes no --data"),
         (["pilot", "--scale", "photo", "--data", "."], "study 'pilot' has no row at scale 'photo'"),
         (["ablate", "alignment", "--seeds", "51"], "--seeds is 51: expected 1 to 50"),
+        (["ablate", "testdev"], "study 'testdev' has no row at scale 'small'"),
+        (["pilot", "--slurm", "partition=gpu"], "--slurm goes with --launcher slurm"),
         (["pilot", "--set", "optimizer.rl=1"], "unknown recipe key 'optimizer.rl': did you mean 'optimizer.lr'?"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from aligncli.config import Claim
-from aligncli.engine.study_results import StudyResult, half_width, judge, row_result
+from aligncli.engine.study_results import StudyResult, compare, half_width, judge, row_result
 
 ROI_BEATS_CONV = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
 
@@ -77,3 +77,19 @@ def test_json_has_the_names_that_scripts_rely_on():
     assert values["rows"][0]["paper"] == {"AP": 30.0}
     assert values["claims"][0]["holds"] is True
     assert values["claims"][0]["margin"] == 1.0
+
+
+def test_a_gain_is_paired_by_seed_and_set_beside_the_paper_s():
+    roi, conv = rows([32.0, 52.1, 41.9], [30.0, 50.0, 40.0], papers=(36.2, 35.2))
+    gain = compare(roi, conv, "AP")
+    assert gain.against == "conv"
+    assert gain.mean == pytest.approx(2.0)
+    assert gain.spread == pytest.approx(0.1)
+    assert gain.paper == pytest.approx(1.0)
+
+
+def test_a_gain_on_a_row_that_was_not_run_is_undefined():
+    cited = row_result("conv", "Conv", {}, {"AP": 35.2})
+    gain = compare(rows([52.0], [51.0])[0], cited, "AP")
+    assert math.isnan(gain.mean)
+    assert gain.paper == pytest.approx(30.0 - 35.2)

@@ -1,0 +1,67 @@
+"""A study's files: every figure in its place, and JSON that any reader takes."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from aligncli.analysis.bench.machine import describe_machine
+from aligncli.analysis.study_report import to_markdown, write_report
+from aligncli.config import Claim
+from aligncli.engine.study_results import StudyResult, compare, judge, row_result
+
+CLAIM = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
+
+
+def result(num_seeds):
+    values = {"conv": [30.0, 32.0], "roi": [35.0, 36.0]}
+    conv, roi = (
+        row_result(name, name.title(), {seed: {"AP": ap} for seed, ap in enumerate(aps[:num_seeds])}, {"AP": paper})
+        for (name, aps), paper in zip(values.items(), (35.2, 36.2), strict=True)
+    )
+    roi = replace(roi, delta=compare(roi, conv, "AP"), seconds=90.0)
+    cited = replace(row_result("fcos", "FCOS | R101", {}, {"AP": 41.0}), cited=True, detail="R101, 800")
+    judged = judge(CLAIM, [conv, roi])
+    return StudyResult("alignment", "Table 4", "Variants", "small", num_seeds, ("AP",), (conv, roi, cited), (judged,))
+
+
+def table(text):
+    return [
+        [cell.strip() for cell in line.strip("|").replace("\\|", "/").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def test_markdown_has_ours_above_the_paper_s():
+    text = to_markdown(result(2), machine=describe_machine("cpu"), note="a remark", date="2026-11-22")
+    assert text.startswith("## Table 4: Variants\n")
+    assert "2 seeds" in text
+    assert "a remark" in text
+    lines = table(text)
+    assert lines[0] == ["", "", "AP", "Δ AP", "minutes a run"]
+    assert ["Conv", "ours", "31.0 ± 1.4", "", "-"] in lines
+    assert ["", "paper", "35.2", "", ""] in lines
+    assert ["Roi", "ours", "35.5 ± 0.7", "+4.5 ± 0.7", "1.5"] in lines
+    assert ["", "paper", "36.2", "+1.0", ""] in lines
+    assert ["FCOS / R101 (R101, 800)", "cited", "41.0", "", ""] in lines
+    assert ["RoIConv beats conv", "AP", "+4.5 ± 6.4", "+1.0", "**within noise**"] in lines
+
+
+def test_one_seed_has_no_spread():
+    text = to_markdown(result(1), machine=describe_machine("cpu"), note="", date="2026-11-22")
+    assert "one seed" in text
+    assert "±" not in text
+    assert ["Roi", "ours", "35.0", "+5.0", "1.5"] in table(text)
+
+
+def test_files_are_written_side_by_side_and_nan_is_null(tmp_path):
+    path = write_report(result(1), tmp_path / "new", machine=describe_machine("cpu"), note="")
+    assert path == tmp_path / "new" / "alignment-small.md"
+    values = json.loads(path.with_suffix(".json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert values["machine"]["device"] == "cpu"
+    assert [row["row"] for row in values["rows"]] == ["Conv", "Roi", "FCOS | R101"]
+    assert values["rows"][0]["seconds"] is None
+    assert values["rows"][1]["AP"] == 35.0
+    assert not math.isnan(values["claims"][0]["margin"])

@@ -30,14 +30,14 @@ def show_plan(
         (
             str(item["run"]),
             f"{item['iterations']:,}",
-            _quantity(item["flops"], 1e15, "{:,.3g}"),
+            _quantity(item["flops"], 1e15),
             _time(item["seconds"]),
-            _quantity(item["memory_bytes"], 2**30, "{:,.2f}"),
+            _quantity(item["memory_bytes"], 2**30),
             str(item["state"]),
         )
         for item in items
     ]
-    output.table(("run", "iterations", "PFLOPs", "time", "memory, GiB", ""), rows)
+    output.table(("run", "iterations", "PFLOPs", "time", "GiB", ""), rows)
     left = sum(each.seconds for each in estimates.values())
     longest = max((each.seconds for each in estimates.values()), default=0.0)
     count = sum(item["iterations"] for item in items if item["state"] == "to do")
@@ -45,9 +45,9 @@ def show_plan(
     if estimates:
         output.line(
             f"about {_time(max(left / parallel, longest))} with {parallel} side by side on {device}: steps of each "
-            "network timed here and scaled by operations (without loading, evaluation and start-up)"
+            "network, timed here and scaled by operations; no loading, evaluation or start-up"
         )
-        output.line("memory: weights, gradients, optimizer and what the backward pass keeps of the largest batch")
+        output.line("GiB: weights, gradients, optimizer and what the backward pass keeps of the largest batch")
     output.data(items)
 
 
@@ -150,12 +150,16 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
-def _quantity(value: float, unit: float, form: str) -> str:
-    return "-" if math.isnan(value) else form.format(value / unit)
+def _quantity(value: float, unit: float) -> str:
+    """Three digits of it, or a dash."""
+    if math.isnan(value):
+        return "-"
+    value /= unit
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _time(seconds: float) -> str:
     """Minutes and hours for people; days where it takes them."""
     if math.isnan(seconds):
         return "-"
-    return f"{seconds / 86_400:,.1f} days" if seconds > 2 * 86_400 else duration(seconds)
+    return f"{seconds / 86_400:,.0f} days" if seconds > 2 * 86_400 else duration(seconds)

@@ -21,7 +21,9 @@ from aligncli.engine.jobs import (
     log_path,
     training_command,
 )
+from aligncli.engine.slurm_queue import record_path
 from aligncli.engine.study_plan import Job
+from aligncli.errors import UserError
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -57,8 +59,14 @@ class LocalLauncher:
     download: bool = False
 
     def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
-        """See Launcher."""
+        """See Launcher. Raises UserError where a training is in Slurm's hands: nobody may write its folder twice."""
         progress = Progress(name, jobs, reporter)
+        elsewhere = [record_path(job) for job in progress.waiting if record_path(job).is_file()]
+        if elsewhere:
+            raise UserError(
+                f"{len(elsewhere)} trainings were submitted to Slurm ({elsewhere[0]}): go on with --launcher slurm, "
+                "or delete these files if their jobs were cancelled"
+            )
         with stopping_children() as children:
             while progress.waiting or children:
                 while progress.waiting and len(children) < self.parallel:

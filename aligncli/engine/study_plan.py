@@ -33,7 +33,9 @@ class Job:
     features: Path | None = None
 
     def is_finished(self) -> bool:
-        """Whether the folder holds this very training, evaluated after its last iteration."""
+        """Whether the folder holds this very training, evaluated after its last iteration, and what is kept of it."""
+        if self.features is not None and not self.features.is_file():
+            return False
         run = RunFolder(self.run_dir)
         if not (run.recipe_path.is_file() and run.metrics_path.is_file()):
             return False

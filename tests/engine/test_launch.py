@@ -1,5 +1,6 @@
 """Trainings in processes of their own: side by side, not twice, and stopped with a checkpoint."""
 
+import json
 import signal
 import threading
 import time
@@ -10,8 +11,9 @@ from aligncli.engine import launch
 from aligncli.engine.jobs import training_seconds
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
 from aligncli.engine.run_folder import RunFolder
+from aligncli.engine.slurm_queue import record_path
 from aligncli.engine.study_plan import Job
-from aligncli.errors import TrainingError
+from aligncli.errors import TrainingError, UserError
 from tests.engine.conftest import SECONDS
 from tests.helpers import tiny_recipe
 
@@ -90,6 +92,26 @@ def test_stopping_leaves_checkpoints_that_the_next_start_goes_on_from(tmp_path, 
     LAUNCHER.run("training", [long], Recorder())
     assert long.is_finished()
     assert f"resumed after iteration {stopped_at[0]}" in long.run_dir.with_suffix(".log").read_text()
+
+
+def test_what_slurm_was_given_is_left_to_slurm(tmp_path):
+    submitted = job(tmp_path)
+    record_path(submitted).write_text("{}")
+    with pytest.raises(UserError, match=r"1 trainings were submitted to Slurm .*: go on with --launcher slurm"):
+        LAUNCHER.run("training", [submitted], Recorder())
+    assert not submitted.run_dir.exists()
+
+
+def test_a_pre_training_is_finished_when_its_features_are_kept(tmp_path, monkeypatch):
+    kept = job(tmp_path, features=tmp_path / "features.safetensors")
+    monkeypatch.setattr(RunFolder, "read_recipe", lambda self: kept.recipe)
+    kept.run_dir.mkdir()
+    last = {"iteration": kept.recipe.schedule.iterations, "evaluation": {}}
+    for path, text in (("recipe.json", "{}"), ("metrics.jsonl", json.dumps(last) + "\n")):
+        (kept.run_dir / path).write_text(text)
+    assert not kept.is_finished()
+    (tmp_path / "features.safetensors").touch()
+    assert kept.is_finished()
 
 
 def test_devices_and_threads():

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from aligncli.cli import options
-from aligncli.errors import UserError
-
-if TYPE_CHECKING:
-    from aligncli.cli.render import Output
-    from aligncli.config import Study
-    from aligncli.engine.jobs import Launcher
-    from aligncli.engine.slurm_settings import SlurmSettings
-    from aligncli.engine.study_plan import Job, Plan
-    from aligncli.engine.study_results import StudyResult
-
-PILOT, PILOT_ROI_CONV = "pilot", "pilot_roiconv"
-
-
-class LauncherKind(StrEnum):
-    local = "local"
-    slurm = "slurm"
-
+from aligncli.cli import options, study_run
 
 StudyName = Annotated[
     str,
@@ -45,7 +25,7 @@ Jobs = Annotated[
     typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side. Default: 1; with Slurm, its own limits."),
 ]
 LauncherChoice = Annotated[
-    LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
+    study_run.LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
 ]
 SlurmOptions = Annotated[
     list[str] | None,
@@ -62,29 +42,6 @@ RoIConv = Annotated[bool, typer.Option("--roiconv", help="Table 2: one level wit
 Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weights to be fetched.")]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the command line says, the same for both commands."""
-
-    names: Sequence[str]
-    scale: options.Scale
-    seeds: int
-    data: Path | None
-    out: Path
-    jobs: int | None
-    launcher: LauncherKind
-    slurm: Sequence[str]
-    device: str
-    assignments: list[str]
-    download: bool
-    dry_run: bool
-
-    @property
-    def parallel(self) -> int:
-        """Trainings side by side on this machine."""
-        return self.jobs or 1
-
-
 def pilot(
     *,
     roiconv: RoIConv = False,
@@ -93,7 +50,7 @@ def pilot(
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
-    launcher: LauncherChoice = LauncherKind.local,
+    launcher: LauncherChoice = study_run.LauncherKind.local,
     slurm: SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
@@ -107,12 +64,12 @@ def pilot(
     Stop it with Ctrl-C and start it again: finished rows are not trained twice. Example:
     `aligncli pilot --roiconv --seeds 3 --jobs 2`.
     """
-    names = (PILOT_ROI_CONV,) if roiconv else (PILOT,)
+    names = (study_run.PILOT_ROI_CONV,) if roiconv else (study_run.PILOT,)
     download = options.may_download(download=download, offline=offline)
-    asked = Asked(
+    asked = study_run.Asked(
         names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run
     )
-    _study(asked, json=json)
+    study_run.run_study(asked, json=json)
 
 
 def ablate(
@@ -123,7 +80,7 @@ def ablate(
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
-    launcher: LauncherChoice = LauncherKind.local,
+    launcher: LauncherChoice = study_run.LauncherKind.local,
     slurm: SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
@@ -137,149 +94,9 @@ def ablate(
     Stop it with Ctrl-C and start it again: finished rows are not trained twice, and tables share rows.
     Example: `aligncli ablate alignment --seeds 3 --jobs 2`.
     """
-    names = _all_names(scale) if study == "all" else (study,)
+    names = study_run.all_names(scale.value) if study == "all" else (study,)
     download = options.may_download(download=download, offline=offline)
-    asked = Asked(
+    asked = study_run.Asked(
         names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run
     )
-    _study(asked, json=json)
-
-
-def _all_names(scale: options.Scale) -> tuple[str, ...]:
-    """Every study but the pilots that has something to train at this scale."""
-    from aligncli.catalog import load_study, study_names
-
-    studies = [load_study(name) for name in study_names() if name not in (PILOT, PILOT_ROI_CONV)]
-    return tuple(study.name for study in studies if any(scale.value in row.recipes for row in study.rows))
-
-
-def _study(asked: Asked, *, json: bool) -> None:
-    from aligncli.catalog import load_study
-    from aligncli.cli.render import Output
-    from aligncli.engine.slurm_settings import parse_settings
-    from aligncli.overrides import parse_assignments
-
-    _check(asked)
-    settings = parse_settings(list(asked.slurm))
-    scale = asked.scale.value
-    studies = [load_study(name) for name in asked.names]
-    output = Output(json=json)
-    with output.waiting():  # torch takes seconds to import
-        from aligncli.engine.study_plan import make_plan
-
-    changes = parse_assignments(asked.assignments)
-    plan = make_plan(studies, scale=scale, seeds=asked.seeds, folder=asked.out, data=asked.data, changes=changes)
-    if asked.dry_run:
-        _dry_run(asked, plan, output)
-        return
-    launcher = _launcher(asked, settings)
-    with output.progress(waiting="starting the trainings") as reporter:
-        if plan.pretraining:
-            launcher.run("pre-training", plan.pretraining, reporter)
-        launcher.run("training", plan.trainings, reporter)
-    values = [_conclude(asked, study, plan, output).to_json() for study in studies]
-    output.data(values[0] if len(values) == 1 else {"studies": values})
-
-
-def _check(asked: Asked) -> None:
-    """Raises UserError where options contradict each other."""
-    scale = asked.scale.value
-    if (asked.data is None) == (scale != "small"):
-        raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
-    if asked.launcher is LauncherKind.local and asked.slurm:
-        raise UserError("--slurm goes with --launcher slurm")
-
-
-def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
-    from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
-    from aligncli.engine.slurm import SlurmLauncher
-
-    if asked.launcher is LauncherKind.slurm:
-        return SlurmLauncher(asked.out / "slurm", settings, asked.jobs, asked.device, asked.download)
-    return LocalLauncher(asked.parallel, devices_for(asked.device), threads_for(asked.parallel), asked.download)
-
-
-def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
-    """Print the plan; every network that is still to be trained is estimated once."""
-    from aligncli.analysis.estimate import estimate_trainings
-    from aligncli.cli.study_tables import show_plan
-    from aligncli.engine.launch import devices_for, threads_for
-
-    jobs: tuple[Job, ...] = (*plan.pretraining, *plan.trainings)
-    waiting = {job.run_dir: job.recipe for job in jobs if not job.is_finished()}
-    device, threads = devices_for(asked.device)[0], threads_for(asked.parallel)
-    with output.progress(waiting="building the networks") as reporter:
-        estimates = estimate_trainings(
-            waiting,
-            device=device,
-            threads=threads,
-            progress=lambda done, total: reporter.stage("estimating", done=done, total=total),
-        )
-    show_plan(output, jobs, estimates, parallel=asked.parallel, device=device)
-
-
-def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> StudyResult:
-    """The study's table on the terminal and in files, and what else it makes: figures, detections for the server."""
-    from aligncli.analysis.bench.machine import describe_machine
-    from aligncli.analysis.study_report import write_report
-    from aligncli.cli.study_tables import show_result
-    from aligncli.engine.launch import devices_for
-    from aligncli.engine.study_results import collect
-
-    device = devices_for(asked.device)[0]
-    scale = asked.scale.value
-    read = None
-    if study.measured_by == "alignment":
-        read = _measure_alignment(asked, study, plan, output, device=device).__getitem__
-    result = collect(study, plan, scale=scale, seeds=asked.seeds, read=read)
-    show_result(output, study, result)
-    path = write_report(result, asked.out, machine=describe_machine(device), note=study.note)
-    output.line(f"also in {path} and {path.with_suffix('.json').name}")
-    if study.submits:
-        _write_submissions(asked, study, plan, output, device=device)
-    return result
-
-
-def _measure_alignment(
-    asked: Asked, study: Study, plan: Plan, output: Output, *, device: str
-) -> dict[Path, dict[str, float]]:
-    """Figure 4's numbers of every run, and its pictures of the first seed's."""
-    from aligncli.analysis.alignment.figure4 import measure_run, study_metrics, write_figures
-
-    jobs = {
-        (row.label, seed): plan.runs[study.name, row.name, seed]
-        for seed in range(asked.seeds)
-        for row in study.rows
-        if asked.scale.value in row.recipes
-    }
-    measured = {}
-    with output.progress() as reporter:
-        for done, ((label, seed), job) in enumerate(jobs.items()):
-            reporter.stage("measuring alignment", done=done, total=len(jobs))
-            measured[label, seed] = measure_run(job.run_dir, name=label, device=device)
-        reporter.stage("measuring alignment", done=len(jobs), total=len(jobs))
-    files = write_figures([measured[key] for key in jobs if key[1] == 0], asked.out / study.name)
-    output.line(f"figures: {files[0].parent}")
-    return {job.run_dir: study_metrics(measured[key][0]) for key, job in jobs.items()}
-
-
-def _write_submissions(asked: Asked, study: Study, plan: Plan, output: Output, *, device: str) -> None:
-    """Detections of the first seed's runs on test-dev, in the format of COCO's server; files that exist are kept."""
-    from aligncli.engine.submission import SERVER_NAME, write_submission
-    from aligncli.errors import DataError
-
-    for row in study.rows:
-        if asked.scale.value not in row.recipes:
-            continue
-        job = plan.runs[study.name, row.name, 0]
-        path = asked.out / study.name / SERVER_NAME.replace("ALG", job.recipe.name)
-        if path.is_file():
-            output.line(f"test-dev: {path} was written before")
-            continue
-        try:
-            with output.progress() as reporter:
-                made = write_submission(job.run_dir, asked.data, path, device=device, reporter=reporter)
-        except DataError as error:  # the trainings took days: what they reached is told all the same
-            output.note(f"no test-dev detections of {row.label}: {error}")
-            continue
-        output.line(f"test-dev: {made.num_detections:,} detections on {made.num_images:,} images in {made.path}")
+    study_run.run_study(asked, json=json)

@@ -1,8 +1,12 @@
 """The outputs of two branches lie in the order of the anchors, and start from the prior."""
 
+import pytest
 import torch
+from torch import nn
 
-from aligncli.models.branches import Branches, flatten_cells
+from aligncli.build import build_model
+from aligncli.catalog import load_recipe
+from aligncli.models.branches import Branches, OffsetPredictor, flatten_cells, init_gaussian, init_he
 
 
 def head(**changes):
@@ -34,3 +38,46 @@ def test_group_norm_has_eight_channels_a_group_and_no_towers_are_possible():
     groups = [module.num_groups for module in normed.modules() if isinstance(module, torch.nn.GroupNorm)]
     assert groups == [4, 4]
     assert head(num_convs=0).classify([torch.randn(1, 4, 2, 2)])[0].shape == (1, 8, 3)
+
+
+def deviations(module):
+    return {name: float(p.detach().std()) for name, p in module.named_parameters() if p.dim() == 4}
+
+
+def test_he_initialisation_is_for_what_a_norm_follows():
+    normed = head(norm="group", num_convs=2, tower_channels=64)
+    init_he(normed)
+    sigma = deviations(normed)
+    he = (2 / (64 * 9)) ** 0.5
+    for tower in ("class_tower", "box_tower"):
+        assert sigma[f"{tower}.3.weight"] == pytest.approx(he, rel=0.05)
+    assert sigma["class_predictor.weight"] == pytest.approx(0.01, rel=0.1)
+    assert sigma["box_predictor.weight"] == pytest.approx(0.01, rel=0.1)
+    plain = head(norm="none", num_convs=2, tower_channels=64)
+    before = deviations(plain)
+    init_he(plain)
+    assert deviations(plain) == before
+
+
+def test_offset_predictors_keep_their_own_deviation():
+    module = nn.Sequential(nn.Conv2d(64, 64, 3, bias=False), OffsetPredictor(64, 18, std=0.001))
+    for init in (init_gaussian, init_he):
+        init(module)
+        assert deviations(module)["1.weight"] == pytest.approx(0.001, rel=0.1)
+    assert deviations(module)["0.weight"] == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "he"])
+def test_recipes_choose_the_initialisation_of_towers_and_adm(init):
+    recipe = load_recipe("aligndet_small_deform")
+    model = build_model(recipe.changed({"model.dpm.tower.init": init, "model.adm.init": init}), 6)
+    sigma = deviations(model)
+    for name, fan_in in (
+        ("dpm.branches.box_tower.3.weight", 64),
+        ("adm.trunk.alignment.weight", 64),
+        ("adm.trunk.layers.2.weight", 128),
+    ):
+        wanted = 0.01 if init == "gaussian" else (2 / (fan_in * 9)) ** 0.5
+        assert sigma[name] == pytest.approx(wanted, rel=0.05)
+    assert sigma["adm.trunk.alignment.predictors.8.weight"] == pytest.approx(0.01, rel=0.1)
+    assert sigma["adm.class_predictor.weight"] == pytest.approx(0.01, rel=0.1)

@@ -5,6 +5,7 @@ import torch
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from aligncli.models.branches import group_norm
 from aligncli.models.fpn import BackboneStage, FeaturePyramid
 
 CHANNELS = {2: 8, 3: 12, 4: 16, 5: 20}
@@ -88,3 +89,26 @@ def test_one_stage_without_a_neck_is_that_stage():
     neck = BackboneStage(CHANNELS, level=4)
     assert neck(maps) == [maps[4]]
     assert (neck.strides, neck.channels) == ((16,), 16)
+
+
+def test_norms_make_maps_of_unit_size_whatever_the_backbone_s_are():
+    """torchvision's pyramid with a norm layer, which is the same up to P5; P6 and P7 have norms here too."""
+    theirs = FeaturePyramidNetwork([12, 16, 20], 16, norm_layer=group_norm)
+    ours = FeaturePyramid(CHANNELS, channels=16, levels=(3, 4, 5, 6, 7), norm="group")
+    for i, level in enumerate(("3", "4", "5")):
+        ours.laterals[level].load_state_dict(theirs.inner_blocks[i].state_dict())
+        ours.outputs[level].load_state_dict(theirs.layer_blocks[i].state_dict())
+    maps = {level: 50 * x for level, x in backbone_maps(128, 192).items()}
+    found = ours(maps)
+    for ours_level, theirs_level in zip(
+        found, theirs({str(level): maps[level] for level in (3, 4, 5)}).values(), strict=False
+    ):
+        assert torch.allclose(ours_level, theirs_level, atol=1e-5)
+    for level in found:
+        assert 0.9 < float(level.detach().std()) < 1.1
+
+
+def test_a_single_level_can_be_normed():
+    neck = FeaturePyramid(CHANNELS, channels=16, levels=(2,), norm="group")
+    assert sum(isinstance(module, torch.nn.GroupNorm) for module in neck.modules()) == 5  # four laterals, one output
+    assert not any(isinstance(module, torch.nn.Conv2d) and module.bias is not None for module in neck.modules())

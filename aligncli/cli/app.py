@@ -156,7 +156,8 @@ def _run(arguments: list[str]) -> int:
         return 2
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else app.info.name
-        print_error(f"{error.format_message().rstrip('.')} (see {command} --help)", debug=debug)
+        message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # newer typers' own words
+        print_error(f"{message} (see {command} --help)", debug=debug)
         return error.exit_code
     except Interrupted as stop:
         print_error(

@@ -1,11 +1,11 @@
 """Checkpoints: weights as safetensors, training state beside them, written whole or not at all.
 
-`checkpoints/0000500/` holds `model.safetensors` and `state.pt` after 500 iterations. A checkpoint is
-written to a hidden folder, flushed to disk and renamed; the two newest are kept. Loading never runs code.
+`checkpoints/0000500/` holds `model.safetensors` and `state.pt` after 500 iterations, and their sha256 sums in
+`manifest.sha256`. Only what these confirm is loaded or counted: the two newest sound ones are kept, and a
+damaged one is passed over for the one before it. Loading never runs code.
 """
 
-import os
-import shutil
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,52 +16,88 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from aligncli.engine.disk import flush, is_sound, remove_folder, remove_litter, require_sound, write_file, write_folder
 from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import CheckpointError, first_line
 
 KEPT_CHECKPOINTS = 2
+WEIGHTS, STATE = "model.safetensors", "state.pt"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training state after `iteration` optimizer steps."""
+    """A training state after `iteration` optimizer steps; `skipped` has a line for each newer one that is damaged."""
 
     iteration: int
     weights: dict[str, Tensor]
     state: dict[str, Any]
+    skipped: tuple[str, ...] = ()
 
 
 def save_checkpoint(run: RunFolder, model: nn.Module, *, iteration: int, state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint and the run's `model.safetensors`; returns the checkpoint's folder."""
+    """Write a checkpoint and the run's `model.safetensors`; returns the checkpoint's folder.
+
+    Raises TrainingError where there is no room; the checkpoints before are then as they were.
+    """
     folder = run.checkpoints_path / f"{iteration:07d}"
-    partial = run.checkpoints_path / f".{folder.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_weights(model, partial / "model.safetensors")
-    torch.save(dict(state), partial / "state.pt")
-    _flush(partial / "state.pt")
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
-    save_weights(model, run.weights_path)
-    for old in _checkpoint_folders(run)[:-KEPT_CHECKPOINTS]:
-        shutil.rmtree(old)
+    remove_litter(run.checkpoints_path)
+    if run.metrics_path.exists():
+        flush(run.metrics_path)  # or a power cut could leave a checkpoint without the lines up to it
+    files = {WEIGHTS: weights_bytes(model.state_dict()), STATE: state_bytes(state)}
+    write_folder(folder, files)
+    kept = 0
+    for old in reversed(checkpoint_folders(run)):
+        if kept < KEPT_CHECKPOINTS and is_sound(old, (WEIGHTS, STATE)):
+            kept += 1
+        else:
+            remove_folder(old)
+    write_file(run.weights_path, files[WEIGHTS])
     return folder
 
 
 def load_checkpoint(run: RunFolder, *, device: str) -> Checkpoint:
-    """The newest checkpoint. Raises CheckpointError where there is none or it cannot be read."""
-    folders = _checkpoint_folders(run)
-    if not folders:
-        raise CheckpointError(f"{run.root} holds no checkpoint to resume from: start without --resume")
-    folder = folders[-1]
-    try:
-        state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
-    except Exception as error:
+    """The newest sound checkpoint. Raises CheckpointError where there is none."""
+    skipped: list[str] = []
+    for folder in reversed(checkpoint_folders(run)):
+        try:
+            weights, state = load_folder(folder, device=device)
+        except CheckpointError as error:
+            skipped.append(f"checkpoint {folder} is damaged and not used: {error}")
+        else:
+            return Checkpoint(int(folder.name), weights, state, tuple(skipped))
+    if skipped:
         raise CheckpointError(
-            f"checkpoint {folder} cannot be read (delete it to resume from the one before): {first_line(error)}"
-        ) from error
-    return Checkpoint(int(folder.name), load_weights(folder / "model.safetensors", device=device), state)
+            f"{run.root} holds no sound checkpoint to resume from, start it again in another folder; {skipped[0]}"
+        )
+    raise CheckpointError(f"{run.root} holds no checkpoint to resume from: delete it and start without --resume")
+
+
+def load_folder(folder: Path, *, device: str, others: tuple[str, ...] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and training state that `folder` holds, with `others` in its manifest. Raises CheckpointError."""
+    require_sound(folder, (WEIGHTS, STATE, *others))
+    try:
+        state = torch.load(folder / STATE, map_location=device, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{STATE} cannot be read without running code: {first_line(error)}") from error
+    return load_weights(folder / WEIGHTS, device=device), state
+
+
+def checkpoint_folders(run: RunFolder) -> list[Path]:
+    """All checkpoints, sound or not, oldest first."""
+    folders = (folder for folder in run.checkpoints_path.glob("[0-9]*") if folder.name.isdecimal())
+    return sorted(folders, key=lambda folder: int(folder.name))
+
+
+def weights_bytes(weights: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors in the safetensors format, on the CPU."""
+    return save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
+
+
+def state_bytes(state: Mapping[str, Any]) -> bytes:
+    """Tensors and plain values in torch's format, which `weights_only` reads."""
+    file = io.BytesIO()
+    torch.save(dict(state), file)
+    return file.getvalue()
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -70,12 +106,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, by way of a temporary neighbour and a rename."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write tensors as safetensors, whole or not at all."""
     # Not save_file: its files are readable by their owner alone, and run folders are shared
-    temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
-    _flush(temporary)
-    temporary.replace(path)
+    write_file(path, weights_bytes(weights))
 
 
 def load_weights(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
@@ -98,12 +131,3 @@ def restore_model(model: nn.Module, weights: Mapping[str, Tensor], *, source: Pa
             f"weights in {source} do not fit the recipe's model: {len(wrong)} tensors differ, first {wrong[0]!r}"
         )
     model.load_state_dict(dict(weights))
-
-
-def _checkpoint_folders(run: RunFolder) -> list[Path]:
-    return sorted(folder for folder in run.checkpoints_path.glob("[0-9]*") if folder.is_dir())
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -21,6 +21,7 @@ import torch
 
 from aligncli.config import Recipe, parse_recipe
 from aligncli.data.dataset import Categories
+from aligncli.engine.disk import asking_for_room, write_file
 from aligncli.errors import CheckpointError, first_line
 
 
@@ -76,8 +77,20 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        line = (json.dumps(record) + "\n").encode()
+        with asking_for_room(self.metrics_path, len(line)), self.metrics_path.open("ab") as file:
+            file.write(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, without a line that a killed process left half written.
+
+        Raises CheckpointError for any other line that cannot be read.
+        """
+        lines = read_whole_lines(self.metrics_path)
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise CheckpointError(f"{self.metrics_path} has a damaged line: {first_line(error)}") from error
 
     def truncate_metrics(self, iteration: int, *, finished: bool) -> None:
         """Drop the lines after `iteration`, and a finished run's evaluation: a resumed run writes them again."""
@@ -87,8 +100,7 @@ class RunFolder:
                 record["iteration"] == iteration and not (finished and "evaluation" in record)
             )
 
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
+        kept = [json.dumps(record) + "\n" for record in self.read_metrics() if stays(record)]
         write_text(self.metrics_path, "".join(kept))
 
 
@@ -116,13 +128,17 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
 
 
+def read_whole_lines(path: Path) -> list[str]:
+    """A text file's lines, without the last one where its end is missing: it may still be being written."""
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return lines
+
+
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary neighbour and a rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write a text file whole or not at all. Raises TrainingError where there is no room."""
+    write_file(path, text.encode())

@@ -89,7 +89,7 @@ def test_python_dash_m_is_the_command() -> None:
         (["train", "--seed", "many"], "'--seed'"),
         (["train", "--seed", "-1"], "'--seed'"),
         (["train", "--amp", "int8"], "'--amp'"),
-        (["eval", "run", "--split", "test"], "'--split'"),
+        (["eval", "run", "--split", "tests"], "'--split'"),
         (["predict"], "'RUN'"),
         (["predict", "run", "image", "--score", "2"], "'--score'"),
         (["data", "view", "shapes", "--count", "0"], "'--count'"),

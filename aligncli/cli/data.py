@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from aligncli.cli.render import Output
+    from aligncli.config import CocoConfig
     from aligncli.data.dataset import DetectionDataset
     from aligncli.data.stats import DatasetStats
 
@@ -24,27 +27,45 @@ Count = Annotated[
     int, typer.Option("--count", metavar="N", min=1, max=400, help="How many images, spread over the split.")
 ]
 
+Fix = Annotated[
+    Path | None, typer.Option("--fix", metavar="OUT.json", help="Write a repaired copy of one split's annotations.")
+]
+FixSplit = Annotated[options.Split | None, typer.Option("--split", help="Which annotations --fix repairs.")]
 
-def check(folder: Folder, *, json: options.Json = False) -> None:
+
+def check(
+    folder: Folder,
+    *,
+    fix: Fix = None,
+    split: FixSplit = None,
+    json: options.Json = False,
+) -> None:
     """List what is wrong with a data folder.
 
     Looks at the annotations, decodes every image and compares the two splits.
 
-    Prints one line for each fault. Exit code 0 if there is none, else 2.
+    Prints one line for each fault. Exit code 0 if there is none, else 2. With --fix, a repaired copy of the
+    annotations of --split is written instead, and nothing of the folder is changed.
     """
     from aligncli.catalog import data_in
     from aligncli.cli.render import Output
 
     output = Output(json=json)
     layout = data_in(folder)
-    with output.waiting("checking every image"):
+    if (fix is None) != (split is None):
+        raise UserError("--fix OUT.json writes one split's annotations: add --split train or val, or leave both out")
+    if fix is not None and split is not None:
+        _fix(layout, split, fix, output)
+        return
+    with output.waiting():
         from aligncli.data.check import check_folder
-
+    with output.progress(waiting="reading annotations") as reporter:
         faults = check_folder(
             folder,
             images=layout.images,
             train_annotations=layout.train_annotations,
             val_annotations=layout.val_annotations,
+            progress=lambda done, total: reporter.stage("images", done=done, total=total),
         )
     for fault in faults:
         output.line(fault)
@@ -52,6 +73,30 @@ def check(folder: Folder, *, json: options.Json = False) -> None:
     if faults:
         raise typer.Exit(2)
     output.line(f"{folder}: no faults")
+
+
+def _fix(layout: CocoConfig, split: options.Split, out: Path, output: Output) -> None:
+    """Write a repaired copy, and say what was repaired."""
+    with output.waiting():
+        from aligncli.data.check import repair_split
+        from aligncli.data.coco import annotation_path
+        from aligncli.data.repair import describe
+        from aligncli.engine.run_folder import write_json
+    if out.exists() and out.samefile(annotation_path(layout, split.value)):
+        raise UserError(f"--fix {out} is the file that is to be repaired: name another one")
+    with output.progress(waiting="reading annotations") as reporter:
+        document, done = repair_split(
+            layout,
+            split.value,
+            progress=lambda done, total: reporter.stage("images", done=done, total=total),
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, document, indent=None)
+    for line in describe(done) or ["nothing to repair"]:
+        output.line(line)
+    counts = {"images": len(document["images"]), "annotations": len(document["annotations"])}
+    output.line(f"{out}: {counts['images']:,} images, {counts['annotations']:,} annotations")
+    output.data({"file": str(out), "repairs": dict(done), **counts})
 
 
 def stats(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from aligncli.data.coco import annotation_path, image_folder, size_fault
 from aligncli.data.coco_faults import Fault, find_faults, read_document
 from aligncli.data.dataset import Categories, Split, require_same_categories
 from aligncli.data.images import file_name_fault, read_image, safe_image_path
+from aligncli.data.repair import repair
 from aligncli.errors import DataError
 
 _SHOWN_OF_A_KIND = 5
+_WINDOW = 64  # images between two words about progress
 _DEFAULTS = CocoConfig(root=".")
 
 
@@ -28,10 +31,12 @@ def check_folder(
     images: str = _DEFAULTS.images,
     train_annotations: str = _DEFAULTS.train_annotations,
     val_annotations: str = _DEFAULTS.val_annotations,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
     """The faults of a data folder, one line each, the first five of a kind and how many more there are.
 
     An empty list means that the folder can be trained on and evaluated. Never raises for what is in it.
+    `progress` is told images done and in all, of each split.
     """
     config = CocoConfig(
         root=str(root), images=images, train_annotations=train_annotations, val_annotations=val_annotations
@@ -48,7 +53,7 @@ def check_folder(
                 faults.append(str(error))
             continue
         document_faults = list(find_faults(document))
-        document_faults += _image_file_faults(document, folder)
+        document_faults += _image_file_faults(document, folder, progress)
         faults += [f"{path}: {line}" for line in _summarise(document_faults)]
         if not any(fault.fatal for fault in document_faults if fault.where.startswith("categories")):
             documents[split] = document
@@ -57,22 +62,61 @@ def check_folder(
     return faults
 
 
-def _image_file_faults(document: dict[str, Any], folder: Path) -> Iterator[Fault]:
+def repair_split(
+    config: CocoConfig, split: Split, *, progress: Callable[[int, int], None] = lambda *_: None
+) -> tuple[dict[str, Any], Counter[str]]:
+    """A sound copy of a split's annotations, masks included, and what was repaired (repair.py). Raises DataError."""
+    path = annotation_path(config, split)
+    folder = image_folder(config, split)
+    document = read_document(path, masks=True)
+    found = _inspect_images(document, folder, progress)
+    sizes = {row: None if isinstance(size, DataError) else size for row, _, size in found}
+    try:
+        return repair(document, sizes)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _image_file_faults(document: dict[str, Any], folder: Path, progress: Callable[[int, int], None]) -> Iterator[Fault]:
     """Faults of the image files behind the records that name one."""
-    records = document.get("images")
-    for row, record in enumerate(records if isinstance(records, list) else []):
-        name = _usable_name(record)
-        if name is None:
-            continue
+    for row, record, found in _inspect_images(document, folder, progress):
         where = f"images[{row}].file_name"
-        try:
-            _, height, width = read_image(safe_image_path(folder, name)).shape
-        except DataError as error:
-            yield Fault(where, "cannot be used", str(error))
+        if isinstance(found, DataError):
+            yield Fault(where, "cannot be used", str(found))
             continue
         stated = (record.get("height"), record.get("width"))
-        if stated != (height, width) and all(type(side) is int for side in stated):
-            yield Fault(where, "has another size", size_fault(name, found=(height, width), stated=stated))
+        if stated != found and all(type(side) is int for side in stated):
+            yield Fault(where, "has another size", size_fault(record["file_name"], found=found, stated=stated))
+
+
+def _inspect_images(
+    document: dict[str, Any], folder: Path, progress: Callable[[int, int], None]
+) -> Iterator[tuple[int, dict[str, Any], tuple[int, int] | DataError]]:
+    """Row, record, and the (height, width) of its file or why that cannot be used, of every usable file name.
+
+    Files are decoded whole, or a truncated one would pass; on all cores, a window at a time.
+    """
+    records = document.get("images")
+    named = [
+        (row, record, name)
+        for row, record in enumerate(records if isinstance(records, list) else [])
+        if (name := _usable_name(record)) is not None
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes without Python's lock
+        for first in range(0, len(named), _WINDOW):
+            progress(first, len(named))
+            window = named[first : first + _WINDOW]
+            sizes = threads.map(lambda item: _upright_size(folder, item[2]), window)
+            yield from ((row, record, size) for (row, record, _), size in zip(window, sizes, strict=True))
+    progress(len(named), len(named))
+
+
+def _upright_size(folder: Path, name: str) -> tuple[int, int] | DataError:
+    try:
+        _, height, width = read_image(safe_image_path(folder, name)).shape
+    except DataError as error:
+        return error
+    return height, width
 
 
 def _usable_name(record: object) -> str | None:

@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from aligncli.data.images import file_name_fault, has_control_characters
 from aligncli.errors import DataError
@@ -21,7 +21,7 @@ _SHOWN_CHARACTERS = 80
 _MAX_ID = 2**63 - 1
 _MAX_PIXELS_A_SIDE = 10**6
 _MAX_COORDINATE = 1e9
-_BORDER_TOLERANCE = 1.0  # pixels: annotation tools round, and training clips boxes to the image anyway
+BORDER_TOLERANCE = 1.0  # pixels: annotation tools round, and training clips boxes to the image anyway
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,13 @@ class Fault:
         return f"{self.where}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Parse an annotation file. Raises DataError if it is missing, no JSON or no object."""
+def read_document(path: Path, *, masks: bool = False) -> dict[str, Any]:
+    """Parse an annotation file; without `masks`, segmentations are dropped while it is read: they are most of it.
+
+    Raises DataError if it is missing, no JSON or no object.
+    """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=None if masks else _without_mask)
     except OSError as error:
         raise DataError(f"annotation file {path}: {error.strerror}") from error
     except RecursionError as error:
@@ -50,6 +53,11 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"annotation file {path}: expected an object with images, annotations, categories")
     return document
+
+
+def _without_mask(record: dict[str, Any]) -> dict[str, Any]:
+    record.pop("segmentation", None)
+    return record
 
 
 def find_faults(document: dict[str, Any], *, annotated: bool = True) -> Iterator[Fault]:
@@ -109,12 +117,12 @@ def _image_faults(records: list[dict[str, Any]]) -> Iterator[Fault]:
         elif reason := file_name_fault(name):
             yield Fault(f"{where}.file_name", "is refused", f"{_show(name)}: {reason}")
         for side in ("width", "height"):
-            if not (_is_integer(record.get(side)) and 0 < record[side] <= _MAX_PIXELS_A_SIDE):
+            if not (is_integer(record.get(side)) and 0 < record[side] <= _MAX_PIXELS_A_SIDE):
                 yield Fault(f"{where}.{side}", "must be a positive integer", _show(record.get(side)))
 
 
 def _id_faults(record: dict[str, Any], where: str, seen: set[int]) -> Iterator[Fault]:
-    if not _is_integer(record.get("id")):
+    if not is_integer(record.get("id")):
         yield Fault(f"{where}.id", "must be an integer", _show(record.get("id")))
     elif record["id"] in seen:
         yield Fault(f"{where}.id", "is used twice", str(record["id"]))
@@ -123,27 +131,27 @@ def _id_faults(record: dict[str, Any], where: str, seen: set[int]) -> Iterator[F
 
 
 def _annotation_faults(document: dict[str, Any]) -> Iterator[Fault]:
-    images = {image["id"]: image for image in document["images"] if _is_integer(image.get("id"))}
-    categories = {record["id"] for record in document["categories"] if _is_integer(record.get("id"))}
+    images = {image["id"]: image for image in document["images"] if is_integer(image.get("id"))}
+    categories = {record["id"] for record in document["categories"] if is_integer(record.get("id"))}
     ids: set[int] = set()
     for row, record in enumerate(document["annotations"]):
         where = f"annotations[{row}]"
         identity = record.get("id")
-        if identity is not None and not _is_integer(identity):
+        if identity is not None and not is_integer(identity):
             yield Fault(f"{where}.id", "must be an integer", _show(identity), fatal=False)
         elif identity in ids:
             yield Fault(f"{where}.id", "is used twice", str(identity), fatal=False)
         elif identity is not None:
             ids.add(identity)
         for key, known in (("image_id", images), ("category_id", categories)):
-            if not _is_integer(record.get(key)) or record[key] not in known:
+            if not is_integer(record.get(key)) or record[key] not in known:
                 yield Fault(f"{where}.{key}", "is not the id of a listed one", _show(record.get(key)))
         if record.get("iscrowd", 0) not in (0, 1):
             yield Fault(f"{where}.iscrowd", "must be 0 or 1", _show(record["iscrowd"]))
         area = record.get("area", 0)
-        if not (_is_number(area) and area >= 0):
+        if not (is_number(area) and area >= 0):
             yield Fault(f"{where}.area", "must be a finite number, 0 or more", _show(area))
-        image = images.get(record["image_id"]) if _is_integer(record.get("image_id")) else None
+        image = images.get(record["image_id"]) if is_integer(record.get("image_id")) else None
         fault = _box_fault(record.get("bbox"), image)
         if fault is not None:
             kind, fatal = fault
@@ -153,19 +161,19 @@ def _annotation_faults(document: dict[str, Any]) -> Iterator[Fault]:
 
 def _box_fault(box: object, image: dict[str, Any] | None) -> tuple[str, bool] | None:
     """(kind, fatal) of what is wrong with an xywh box, if anything."""
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         return "must be four finite numbers x, y, width, height", True
     x, y, width, height = box
     if width < 0 or height < 0:
         return "has a negative side", True
     if width == 0 or height == 0:
         return "has no area and is left out of training", False
-    if image is None or not (_is_integer(image.get("width")) and _is_integer(image.get("height"))):
+    if image is None or not (is_integer(image.get("width")) and is_integer(image.get("height"))):
         return None
     if x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0:
         return "lies outside its image and is left out of training", False
     beyond = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    return ("reaches over the border of its image", False) if beyond > _BORDER_TOLERANCE else None
+    return ("reaches over the border of its image", False) if beyond > BORDER_TOLERANCE else None
 
 
 def _show(value: object) -> str:
@@ -174,11 +182,11 @@ def _show(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
     """A JSON integer that fits 64 bits; `true` is not one."""
     return type(value) is int and -_MAX_ID <= value <= _MAX_ID
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """A JSON number of a sane size. NaN and Infinity, which Python's JSON reader accepts, are not."""
     return type(value) in (int, float) and -_MAX_COORDINATE < value < _MAX_COORDINATE  # type: ignore[operator]

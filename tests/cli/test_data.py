@@ -89,3 +89,28 @@ def test_a_missing_folder_is_one_error_line(run: Run, tmp_path: Path) -> None:
     for command in ("stats", "view"):
         line = run("data", command, tmp_path / "nowhere").error_line()
         assert f"{tmp_path / 'nowhere'} does not exist" in line
+
+
+def test_a_repaired_copy_is_written_and_the_folder_left_alone(run: Run, data_folder: Path, tmp_path: Path) -> None:
+    path = data_folder / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    document["annotations"][1]["bbox"] = [60, 8, 24, 24]
+    path.write_text(json.dumps(document))
+    before = path.read_bytes()
+    out = tmp_path / "new" / "fixed.json"
+    ended = run("data", "check", data_folder, "--split", "train", "--fix", out)
+    assert ended.code == 0, ended.stderr
+    assert "1 boxes cut at the border of their image" in ended.stdout
+    assert path.read_bytes() == before
+    assert json.loads(out.read_text())["annotations"][1]["bbox"] == [60, 8, 4, 24]
+    told = run("data", "check", data_folder, "--split", "train", "--fix", out, "--json").json
+    assert told["repairs"] == {"boxes cut at the border of their image": 1}
+    assert told["annotations"] == 4
+
+
+def test_repairing_needs_a_split_and_another_file(run: Run, data_folder: Path) -> None:
+    path = data_folder / "annotations" / "instances_val.json"
+    assert "add --split train or val" in run("data", "check", data_folder, "--fix", "x.json").error_line()
+    assert "add --split train or val" in run("data", "check", data_folder, "--split", "val").error_line()
+    line = run("data", "check", data_folder, "--split", "val", "--fix", path).error_line()
+    assert "is the file that is to be repaired" in line

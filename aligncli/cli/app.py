@@ -33,7 +33,7 @@ from aligncli.cli import (
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.render import print_error, show_log
-from aligncli.engine.interrupt import Interrupted
+from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
 from aligncli.errors import UserError
 
 KEYBOARD_INTERRUPT = 130  # exit code
@@ -138,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a file name may not fit the terminal's encoding
     show_log("aligncli_ext")  # a kernel that is built at first use says so
-    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    with sigterm_as_exit():
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # `aligncli ... | head` has read enough

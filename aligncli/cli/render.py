@@ -182,6 +182,8 @@ class LiveDisplay:
         self._progress.update(self._tasks[stage], completed=done, total=total, status=status)
 
     def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        if not self._tasks:  # the whole comes first, its parts below it
+            return
         for name in [name for name in self._parts if name not in counts]:
             self._progress.remove_task(self._parts.pop(name))
         for name, (done, total) in counts.items():

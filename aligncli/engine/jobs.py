@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.engine.run_folder import RunFolder, read_whole_lines, write_json
 from aligncli.engine.study_plan import Job
 from aligncli.engine.weights import extract_features
 from aligncli.errors import TrainingError
@@ -70,8 +70,8 @@ class Progress:
         """What runs, what is left, `queued` in a cluster's hands included, and the iterations of all together."""
         counts = {job.run_dir.name: (progress(job), iterations(job)) for job in running}
         done = sum(iterations(job) for job in self.ended) + sum(count for count, _ in counts.values())
-        self.reporter.stage(self.name, done=done, total=self.total)
         self.reporter.runs(counts, ended=len(self.ended), waiting=len(self.waiting) + queued)
+        self.reporter.stage(self.name, done=done, total=self.total)
 
     def raise_faults(self) -> None:
         """Raises TrainingError that names every training that failed."""
@@ -149,13 +149,13 @@ def iterations(job: Job) -> int:
 def progress(job: Job) -> int:
     """Steps that a running training has logged."""
     line = last_line(job)
-    return int(json.loads(line)["iteration"]) if line.endswith("}") else 0
+    return int(json.loads(line)["iteration"]) if line else 0
 
 
 def last_line(job: Job) -> str:
-    """The newest line of metrics.jsonl; empty before the first, or where it is half written."""
+    """The newest whole line of metrics.jsonl; empty before the first."""
     path = RunFolder(job.run_dir).metrics_path
     if not path.is_file():
         return ""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_whole_lines(path)
     return lines[-1] if lines else ""

@@ -116,7 +116,7 @@ def _baselines(result: StudyResult) -> str:
     names = {row.delta.against: labels[row.delta.against] for row in result.rows if row.delta}
     if not names:
         return ""
-    return f"Δ: against {', '.join(names.values())}" + (", the row that each varies" if len(names) > 1 else "")
+    return "Δ: against " + " or ".join(f"“{label}”" for label in names.values())
 
 
 def _ours(row: RowResult, metric: str) -> str:

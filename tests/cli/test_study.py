@@ -9,6 +9,7 @@ import pytest
 
 from aligncli.analysis import estimate
 from aligncli.analysis.estimate import Estimate
+from aligncli.build import build_model
 from aligncli.config import Recipe
 from tests.cli.command_line import Run
 
@@ -86,6 +87,18 @@ def test_the_paper_s_own_setting_needs_one_line_a_table(run: Run, tmp_path: Path
     assert all(set(rows) == {90_000} for rows in counts.values())
 
 
+def test_every_table_but_the_last_can_be_run_on_one_s_own_photos(
+    run: Run, tmp_path: Path, data_folder: Path, instant: list[Recipe]
+) -> None:
+    for command in (["pilot"], ["pilot", "--roiconv"], ["ablate", "all"]):
+        ended = run(*command, "--scale", "photo", "--data", data_folder, "--out", tmp_path, "--dry-run", "--json")
+        assert ended.code == 0, ended.stderr
+    assert {recipe.data.kind for recipe in instant} == {"coco"}
+    assert {recipe.input.max_short_side for recipe in instant} == {320}
+    for recipe in instant:  # they build, and their anchors fit their levels
+        build_model(recipe.changed({"weights": "none"}), 2)
+
+
 @pytest.mark.slow
 def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) -> None:
     command = ["ablate", "alignment", "--out", tmp_path, "--jobs", 2, *TINY]
@@ -130,7 +143,7 @@ def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) 
         (["ablate", "alignmet"], "unknown study 'alignmet': did you mean 'alignment'?"),
         (["ablate", "alignment", "--scale", "coco"], "--scale coco needs --data FOLDER"),
         (["ablate", "alignment", "--scale", "small", "--data", "."], "--scale small takes no --data"),
-        (["pilot", "--scale", "photo", "--data", "."], "study 'pilot' has no row at scale 'photo'"),
+        (["ablate", "testdev", "--scale", "photo", "--data", "."], "study 'testdev' has no row at scale 'photo'"),
         (["ablate", "alignment", "--seeds", "51"], "--seeds is 51: expected 1 to 50"),
         (["ablate", "testdev"], "study 'testdev' has no row at scale 'small'"),
         (["pilot", "--slurm", "partition=gpu"], "--slurm goes with --launcher slurm"),

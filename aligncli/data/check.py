@@ -14,7 +14,7 @@ from typing import Any
 
 from aligncli.config import CocoConfig
 from aligncli.data.coco import annotation_path, image_folder, size_fault
-from aligncli.data.coco_faults import Fault, find_faults, read_document
+from aligncli.data.coco_faults import Fault, find_faults, is_integer, read_document
 from aligncli.data.dataset import Categories, Split, require_same_categories
 from aligncli.data.images import file_name_fault, read_image, safe_image_path
 from aligncli.data.repair import repair
@@ -84,9 +84,10 @@ def _image_file_faults(document: dict[str, Any], folder: Path, progress: Callabl
         if isinstance(found, DataError):
             yield Fault(where, "cannot be used", str(found))
             continue
-        stated = (record.get("height"), record.get("width"))
-        if stated != found and all(type(side) is int for side in stated):
-            yield Fault(where, "has another size", size_fault(record["file_name"], found=found, stated=stated))
+        height, width = record.get("height"), record.get("width")
+        if is_integer(height) and is_integer(width) and (height, width) != found:
+            text = size_fault(record["file_name"], found=found, stated=(height, width))
+            yield Fault(where, "has another size", text)
 
 
 def _inspect_images(

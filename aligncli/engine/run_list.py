@@ -1,0 +1,83 @@
+"""The runs below a folder, as far as their small files tell; nothing is built or loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligncli.config import Recipe
+from aligncli.engine.jobs import training_seconds
+from aligncli.engine.run_folder import RunFolder, read_json
+from aligncli.errors import UserError
+
+MAX_DEPTH = 3  # studies keep runs in OUT/runs/NAME
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run. `metrics` are percent, empty before its evaluation; `seconds` are NaN where nobody noted them."""
+
+    path: Path
+    recipe: Recipe
+    iteration: int
+    metrics: dict[str, float]
+    seconds: float
+    modified: float  # seconds since 1970
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last iteration was evaluated."""
+        return self.iteration == self.recipe.schedule.iterations and bool(self.metrics)
+
+
+def find_runs(folder: Path) -> tuple[list[RunSummary], list[str]]:
+    """Runs below a folder, the newest first, and a line for each that cannot be read. Raises UserError: no folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: name the one that holds your runs")
+    runs, faults = [], []
+    for path in _run_folders(folder, depth=0):
+        try:
+            runs.append(summarize(path))
+        except UserError as error:
+            faults.append(f"{path}: {error}")
+    return sorted(runs, key=lambda run: run.modified, reverse=True), faults
+
+
+def summarize(path: Path) -> RunSummary:
+    """What a run's files say. Raises CheckpointError, RecipeError where they are missing or broken."""
+    run = RunFolder(path)
+    recipe = run.read_recipe()
+    metrics = {}
+    if run.evaluation_path.is_file():
+        values = read_json(run.evaluation_path)["metrics"]
+        metrics = {name: math.nan if value is None else float(value) for name, value in values.items()}
+    return RunSummary(
+        path=path,
+        recipe=recipe,
+        iteration=_last_iteration(run.metrics_path),
+        metrics=metrics,
+        seconds=training_seconds(path) or math.nan,
+        modified=max(file.stat().st_mtime for file in path.iterdir() if file.is_file()),
+    )
+
+
+def _run_folders(folder: Path, *, depth: int) -> Iterator[Path]:
+    if (folder / "recipe.json").is_file() and (folder / "categories.json").is_file():
+        yield folder
+    elif depth < MAX_DEPTH:
+        for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
+            yield from _run_folders(inner, depth=depth + 1)
+
+
+def _last_iteration(path: Path) -> int:
+    """Of the last whole line of metrics.jsonl; 0 before the first."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["iteration"])
+        except (ValueError, KeyError, TypeError):  # half written
+            continue
+    return 0

@@ -9,6 +9,7 @@ saves eight tensors of the logits' size.
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -71,9 +72,26 @@ def iou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
 
 
 def loss_normalizer(matches: Matches, rule: str) -> Tensor:
-    """Float32 scalar to divide by: "positives" is max(1, positives), "positives_plus_one" the authors' rule."""
-    positives = matches.positive.sum().float()
-    return positives + 1.0 if rule == "positives_plus_one" else positives.clamp(min=1.0)
+    """Float32 scalar to divide by: "positives" is max(1, positives), "positives_plus_one" the authors' rule.
+
+    With several processes the positives are those of all, see `count_normalizer`.
+    """
+    positives = matches.positive.sum()
+    return count_normalizer(positives, added=1.0) if rule == "positives_plus_one" else count_normalizer(positives)
+
+
+def count_normalizer(count: Tensor, *, added: float = 0.0, least: float = 1.0) -> Tensor:
+    """Float32 scalar to divide a sum by, of a count (or weight) of what was summed: max(least, count + added).
+
+    Where several processes train one model, each with its part of the batch, the count is that of all of them,
+    divided by their number: gradients are averaged over processes, so the mean of the parts' losses is the loss of
+    the whole batch. Every process must then call this as often as the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return (count.float() + added).clamp(min=least)
+    total = count.detach().float().clone()
+    dist.all_reduce(total)
+    return (total + added).clamp(min=least) / dist.get_world_size()
 
 
 class _FocalLoss(torch.autograd.Function):

@@ -68,3 +68,10 @@ def test_the_extending_page_names_places_that_exist() -> None:
     assert len(named) >= 8
     for place in named:
         assert (package / place).is_file(), place
+
+
+def test_the_reliability_page_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "reliability.md").read_text(encoding="utf-8")))
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
+    assert len(named) >= 30
+    assert not [name for name in named if f"def {name}(" not in written]

@@ -19,6 +19,7 @@ import typer
 
 from aligncli.cli import (
     analyze,
+    convert,
     data,
     doctor,
     evaluate,
@@ -27,13 +28,16 @@ from aligncli.cli import (
     options,
     predict,
     recipes,
+    runs,
     study,
     train,
 )
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.render import print_error, show_log
+from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
 from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
+from aligncli.environment import launched_place
 from aligncli.errors import UserError
 
 KEYBOARD_INTERRUPT = 130  # exit code
@@ -47,6 +51,7 @@ GROUP_SETTINGS: dict[str, Any] = {
 app = typer.Typer(name="aligncli", add_completion=False, **GROUP_SETTINGS)
 recipes_app = typer.Typer(**GROUP_SETTINGS)
 data_app = typer.Typer(**GROUP_SETTINGS)
+runs_app = typer.Typer(**GROUP_SETTINGS)
 bench_app = typer.Typer(**GROUP_SETTINGS)
 
 
@@ -79,7 +84,13 @@ def _recipes(context: typer.Context) -> None:
 
 @data_app.callback()
 def _data(context: typer.Context) -> None:
-    """Check, describe and look at a data set."""
+    """Check, describe, look at, convert and split data sets."""
+    _help_if_alone(context)
+
+
+@runs_app.callback()
+def _runs(context: typer.Context) -> None:
+    """List, show and compare runs."""
     _help_if_alone(context)
 
 
@@ -112,6 +123,7 @@ _register(app, "train", train.train)
 _register(app, "eval", evaluate.evaluate)
 _register(app, "predict", predict.predict)
 _register(app, "analyze-alignment", analyze.analyze_alignment)
+_register(app, "errors", runs.errors)
 _register(app, "pilot", study.pilot)
 _register(app, "ablate", study.ablate)
 _register(app, "import", import_weights.import_weights)
@@ -122,9 +134,15 @@ _register(recipes_app, "show", recipes.show_recipe)
 _register(data_app, "check", data.check)
 _register(data_app, "stats", data.stats)
 _register(data_app, "view", data.view)
+_register(data_app, "convert", convert.convert)
+_register(data_app, "split", convert.split)
+_register(runs_app, "list", runs.list_runs)
+_register(runs_app, "show", runs.show_run)
+_register(runs_app, "compare", runs.compare)
 _register(bench_app, "op", bench_op.op)
 _register(bench_app, "model", bench_model.model)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
@@ -137,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a file name may not fit the terminal's encoding
-    show_log("aligncli_ext")  # a kernel that is built at first use says so
+    place = launched_place()
+    if place is None or place.rank == 0:
+        show_log("aligncli_ext")  # a kernel that is built at first use says so
     with sigterm_as_exit():
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -148,17 +168,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    """The exit code of a command line; every error ends here."""
+    """The exit code of a command line."""
     debug = "--debug" in arguments
+    return guard(lambda: app(args=arguments, prog_name="aligncli", standalone_mode=False), debug=debug)
+
+
+def guard(command: Callable[[], int | None], *, debug: bool) -> int:
+    """The exit code of a command; every error ends here."""
     try:
-        code = app(args=arguments, prog_name="aligncli", standalone_mode=False)
+        code = command()
+    except KeyboardInterrupt:
+        code = KEYBOARD_INTERRUPT
+    except Elsewhere as leaving:
+        return leaving.exit_code
+    except LoneFault as fault:
+        print_error(str(fault), debug=debug)
+        return LONE_FAULT
     except UserError as error:
         print_error(str(error), debug=debug)
         return 2
     except UsageError as error:
-        command = error.ctx.command_path if error.ctx else app.info.name
+        name = error.ctx.command_path if error.ctx else app.info.name
         message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # newer typers' own words
-        print_error(f"{message} (see {command} --help)", debug=debug)
+        print_error(f"{message} (see {name} --help)", debug=debug)
         return error.exit_code
     except Interrupted as stop:
         print_error(

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aligncli.cli import options
+from aligncli.cli import launch, options
+from aligncli.cli.replay import Bundle, replay_bundle
 from aligncli.errors import CheckpointError, RecipeError, UserError
 
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
     from aligncli.cli.render import Output
     from aligncli.config import Recipe
+    from aligncli.engine.distributed import World
 
 RecipeName = Annotated[
     str | None,
@@ -40,6 +42,7 @@ Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weigh
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeName = None,
     *,
     data: options.DataFolder = None,
@@ -52,8 +55,13 @@ def train(
     assignments: options.Assignments = None,
     code: options.Code = None,
     resume: Resume = False,
+    replay: Bundle = None,
     download: Download = False,
     offline: options.Offline = False,
+    nproc: launch.NumProcesses = None,
+    nodes: launch.NumMachines = None,
+    rdzv: launch.Rendezvous = None,
+    max_restarts: launch.MaxRestarts = 3,
     json: options.Json = False,
 ) -> None:
     """Train a detector and evaluate it.
@@ -65,23 +73,50 @@ def train(
     from aligncli.cli.render import Output
     from aligncli.overrides import parse_assignments
 
+    if replay is not None:
+        if resume or download or any(x is not None for x in (recipe, out, seed, batch_size, amp, assignments)):
+            raise UserError(
+                "--replay takes all else from its bundle: expected beside it --data, --device, --threads or --code"
+            )
+        options.limit_threads(threads)
+        replay_bundle(replay, data=data, device=device, code=code, output=Output(json=json))
+        return
     download = options.may_download(download=download, offline=offline)
     given = {"seed": seed, "schedule.batch_size": batch_size, "schedule.amp": amp and amp.value}
     changes = parse_assignments(assignments or [])
     changes |= {key: value for key, value in given.items() if value is not None}
-    if resume and out is None:
-        raise UserError("--resume needs the run to go on with: add --out DIR")
-    if resume and out is not None:
-        chosen, parts = recipe_to_resume(out, name=recipe, data=data, changes=changes)
-    else:
-        chosen, parts = choose_recipe(recipe, data=data, changes=changes)
-        out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        _refuse_existing_run(out)
-    parts = {**parts, **options.read_code(code)}
-    code = code or (Path(recipe) if recipe and parts else None)
-    options.limit_threads(threads)
-    output = Output(json=json)
-    _train(chosen, parts, out, device=device, resume=resume, download=download, code=code, output=output)
+    processes = launch.asked_processes(nproc, nodes, rdzv, max_restarts)
+    with launch.joined(device) as (world, device):
+        with launch.together(world):
+            if world is not None and world.size > 1 and out is None:
+                raise UserError("several processes train into one run folder: add --out DIR")
+            if launch.was_restarted() and out is not None:
+                resume = launch.has_checkpoint(out)
+            if resume and out is None:
+                raise UserError("--resume needs the run to go on with: add --out DIR")
+            if resume and out is not None:
+                chosen, parts = recipe_to_resume(out, name=recipe, data=data, changes=changes)
+            else:
+                chosen, parts = choose_recipe(recipe, data=data, changes=changes)
+                out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+                if not launch.was_restarted():
+                    _refuse_existing_run(out)
+            parts = {**parts, **options.read_code(code)}
+            code = code or (Path(recipe) if recipe and parts else None)
+        job = launch.TrainJob(
+            recipe=chosen,
+            run_dir=out,
+            code=code,
+            device=device,
+            threads=threads,
+            download=download,
+            json=json,
+            debug=bool(context.params.get("debug")),
+        )
+        if processes is None:
+            run_job(job, parts, resume=resume, world=world)
+        else:
+            launch.launch(job, processes)
 
 
 def choose_recipe(name: str | None, *, data: Path | None, changes: Mapping[str, object]) -> tuple[Recipe, Parts]:
@@ -146,34 +181,50 @@ def _refuse_existing_run(run_dir: Path) -> None:
         raise UserError(f"{run_dir} already holds a run: add --resume to go on with it, or choose another --out")
 
 
-def _train(
-    recipe: Recipe,
-    parts: Parts,
-    run_dir: Path,
-    *,
-    device: str,
-    resume: bool,
-    download: bool,
-    code: Path | None,
-    output: Output,
-) -> None:
-    """Train and tell; `code` is the file that later commands need for the recipe's own parts."""
+def run_job(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None) -> None:
+    """Train in this process, alone or as one of a world's, whose rank 0 tells."""
+    from aligncli.cli.render import Output
+
+    options.limit_threads(job.threads)
+    if world is None or world.is_main:
+        _train_and_tell(job, parts, resume=resume, world=world, output=Output(json=job.json))
+        return
+    from aligncli.engine.train import train as run_training
+
+    run_training(
+        job.recipe, job.run_dir, device=job.device, resume=resume, download=job.download, parts=parts, world=world
+    )
+
+
+def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None, output: Output) -> None:
     from aligncli.cli.describe import describe_data, describe_model, shell_path, show_metrics
     from aligncli.cli.progress import duration
 
     with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.distributed import ALONE
         from aligncli.engine.train import train as run_training
 
-        device = options.pick_device(device)
+        device = options.pick_device(job.device)
+    recipe, run_dir, world = job.recipe, job.run_dir, world or ALONE
+    share = recipe.schedule.batch_size / recipe.schedule.accumulate / world.size
     header = [
         f"recipe: {recipe.name}, {recipe.summary}",
         f"model: {describe_model(recipe.model)}",
         f"data: {describe_data(recipe.data)}",
-        f"device: {device}",
+        f"device: {device}"
+        if world.size == 1
+        else f"{world.size} processes with {share:g} images each at a time, the first on {device}",
     ]
     with output.progress(header) as reporter:
         result = run_training(
-            recipe, run_dir, device=device, resume=resume, download=download, parts=parts, reporter=reporter
+            recipe,
+            run_dir,
+            device=device,
+            resume=resume,
+            download=job.download,
+            parts=parts,
+            reporter=reporter,
+            world=world,
         )
     show_metrics(
         output,
@@ -184,7 +235,7 @@ def _train(
     )
     output.line(f"run folder: {run_dir} ({duration(result.seconds)})")
     output.line("next:")
-    needed = f" --code {shell_path(code)}" if code else ""
+    needed = f" --code {shell_path(job.code)}" if job.code else ""
     output.line(f"  aligncli eval {shell_path(run_dir)} --per-class{needed}")
     output.line(f"  aligncli predict {shell_path(run_dir)} IMAGE...{needed}")
     output.data(

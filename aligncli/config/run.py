@@ -46,6 +46,7 @@ class InputConfig(Config):
     size_divisor: Count = 32
     aspect_grouping: bool = True
     workers: NonNegative = 2
+    timeout: Positive = 300.0  # seconds for one batch from the workers; then the run ends, naming the images
 
 
 class SGDConfig(Config):

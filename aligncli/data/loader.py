@@ -1,14 +1,16 @@
 """Batches for training and evaluation, the same ones for any number of workers.
 
 Batch number b of a run is a function of (seed, b): which images are in it and how each is flipped and
-resized. So a resumed run sees exactly the batches that an uninterrupted one would have seen.
+resized. So a resumed run sees exactly the batches that an uninterrupted one would have seen. Several processes
+share these very batches: of each one takes its part in training, and whole ones in turn in evaluation.
 Batches are lists; padding to a common size is the model's, which knows its strides.
 """
 
 from __future__ import annotations
 
-import signal
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from aligncli.config import InputConfig
 from aligncli.data.dataset import DetectionDataset, Sample, Target
 from aligncli.data.random_stream import RandomStream
 from aligncli.data.transforms import augment, prepare
+from aligncli.data.worker_watch import WorkerWatch
 from aligncli.errors import DataError, RecipeError, UserError
 
 Batch = tuple[list[Tensor], list[Target]]  # images uint8 (3, h, w) of differing sizes
@@ -63,15 +66,23 @@ class BatchPlan:
 
 
 class Loader:
-    """Iterates over batches; `len` tells how many. Raises the UserError of a sample as it is."""
+    """Iterates over batches; `len` tells how many. Raises the UserError of a sample as it is.
 
-    def __init__(self, samples: Dataset, batches: Iterable[list], *, workers: int) -> None:
+    A worker that died, or that gives nothing for `input.timeout` seconds, is a DataError that names its image;
+    where torch tells of a death outside of this loop, `explain` makes the same of it.
+    """
+
+    def __init__(self, samples: _Samples, batches: Iterable[list], input: InputConfig) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="aligncli-workers-")
+        self._dataset = samples.dataset
+        self._watch = samples.watch = WorkerWatch(input.workers, Path(self._folder.name))
         self._loader = DataLoader(
             samples,
             batch_sampler=batches,
-            num_workers=workers,
+            num_workers=input.workers,
             collate_fn=_collate,
-            worker_init_fn=_leave_interrupts_to_the_main_process,
+            worker_init_fn=self._watch.start,
+            timeout=input.timeout if input.workers else 0.0,
             generator=torch.Generator(),  # or each pass would advance torch's global random stream
         )
 
@@ -79,10 +90,17 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            raise self.explain(error) or error from error
+
+    def explain(self, error: RuntimeError) -> DataError | None:
+        """What happened to a worker, if that is what the error is about."""
+        return self._watch.explain(error, self._dataset)
 
 
 def train_loader(
@@ -93,8 +111,13 @@ def train_loader(
     seed: int,
     num_batches: int,
     first_batch: int = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> Loader:
     """Batches `first_batch` .. `num_batches - 1` of the run that `seed` determines.
+
+    Of each batch this is the part of one of `num_ranks` processes, whose parts make the batch in the order of
+    ranks; they must divide `batch_size`.
 
     Endless in principle: images are reshuffled every epoch, and a batch may be larger than the data set.
     """
@@ -103,86 +126,107 @@ def train_loader(
             f"recipe key 'input.min_short_side': {input.min_short_side} exceeds max_short_side {input.max_short_side}"
         )
     plan = BatchPlan(dataset.sizes, batch_size=batch_size, seed=seed, aspect_grouping=input.aspect_grouping)
-    batches = _TrainBatches(plan, batch_size=batch_size, first=first_batch, last=num_batches)
-    return Loader(_TrainSamples(dataset, input, seed), batches, workers=input.workers)
+    share = batch_size // num_ranks
+    batches = _TrainBatches(
+        plan, batch_size=batch_size, first=first_batch, last=num_batches, part=slice(rank * share, (rank + 1) * share)
+    )
+    return Loader(_TrainSamples(dataset, input, seed), batches, input)
 
 
-def eval_loader(dataset: DetectionDataset, input: InputConfig | None, *, batch_size: int) -> Loader:
-    """Every image once, in index order, without flip and at `input.max_short_side`; as it is where `input` is None."""
+def eval_loader(
+    dataset: DetectionDataset, input: InputConfig | None, *, batch_size: int, rank: int = 0, num_ranks: int = 1
+) -> Loader:
+    """Every image once, in index order, without flip and at `input.max_short_side`; as it is where `input` is None.
+
+    Of several processes each takes every `num_ranks`-th batch, from number `rank` on.
+    """
     batches = [
         list(range(first, min(first + batch_size, len(dataset)))) for first in range(0, len(dataset), batch_size)
-    ]
-    workers = (input or InputConfig()).workers
-    return _EvaluationLoader(_EvaluationSamples(dataset, input), batches, workers=workers)
+    ][rank::num_ranks]
+    return _EvaluationLoader(_EvaluationSamples(dataset, input), batches, input or InputConfig())
 
 
 class _EvaluationLoader(Loader):
     def __iter__(self) -> Iterator[Batch]:
         seen: set[int] = set()
         for images, targets in super().__iter__():
-            for target in targets:
-                if target["image_id"] in seen:
-                    raise DataError(
-                        f"image id {target['image_id']} came up twice: a data set that skips unreadable "
-                        "images cannot be evaluated, use data.unreadable=error"
-                    )
-                seen.add(target["image_id"])
+            require_new_images([target["image_id"] for target in targets], seen)
             yield images, targets
 
 
-class _TrainBatches:
-    """The batch sampler: for every image (position in the run, index in the data set)."""
+def require_new_images(image_ids: Iterable[int], seen: set[int]) -> None:
+    """Add them to `seen`. Raises DataError where one is there already."""
+    for image_id in image_ids:
+        if image_id in seen:
+            raise DataError(
+                f"image id {image_id} came up twice: a data set that skips unreadable "
+                "images cannot be evaluated, use data.unreadable=error"
+            )
+        seen.add(image_id)
 
-    def __init__(self, plan: BatchPlan, *, batch_size: int, first: int, last: int) -> None:
+
+class _TrainBatches:
+    """The batch sampler: for every image of `part` (position in the run, index in the data set)."""
+
+    def __init__(self, plan: BatchPlan, *, batch_size: int, first: int, last: int, part: slice) -> None:
         self._plan = plan
         self._batch_size = batch_size
         self._batches = range(first, last)
+        self._part = part
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self._batches:
-            yield list(enumerate(self._plan.indices(batch), start=batch * self._batch_size))
+            yield list(enumerate(self._plan.indices(batch), start=batch * self._batch_size))[self._part]
 
 
-class _TrainSamples(Dataset):
+class _Samples(Dataset):
+    """Prepared samples of a data set; the loader gives them their `watch`."""
+
+    watch: WorkerWatch
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+
+    def read(self, index: int) -> Sample | UserError:
+        """Image `index`, or what is wrong with it."""
+        self.watch.at(index)
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+
+class _TrainSamples(_Samples):
     """Augmented samples. The randomness belongs to the position in the run, not to a worker process."""
 
     def __init__(self, dataset: DetectionDataset, input: InputConfig, seed: int) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._input = input
         self._seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
         position, index = key
-        try:
-            sample = self._dataset[index]
-        except UserError as error:
-            return error
+        sample = self.read(index)
+        if isinstance(sample, UserError):
+            return sample
         return augment(sample, self._input, RandomStream(self._seed, _AUGMENT, position))
 
 
-class _EvaluationSamples(Dataset):
+class _EvaluationSamples(_Samples):
     def __init__(self, dataset: DetectionDataset, input: InputConfig | None) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._input = input
 
     def __getitem__(self, index: int) -> Sample | UserError:
-        try:
-            image, target = self._dataset[index]
-        except UserError as error:
-            return error
-        if self._input is None:
-            return image, target
+        sample = self.read(index)
+        if isinstance(sample, UserError) or self._input is None:
+            return sample
+        image, target = sample
         short_side, long_side = self._input.max_short_side, self._input.long_side
         return prepare(image, target, short_side=short_side, long_side=long_side, flip=False)
-
-
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """A terminal sends Ctrl-C to workers too; one that died of it would take the run with it before it is saved."""
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(samples: list[Sample | UserError]) -> Batch | UserError:

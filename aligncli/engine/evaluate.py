@@ -1,7 +1,12 @@
-"""COCO evaluation of a detector on a data set or folder, and of a run folder."""
+"""COCO evaluation of a detector on a data set or folder, and of a run folder.
+
+Several processes share the batches that one would see, and rank 0 scores all detections: the same numbers.
+"""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +14,15 @@ from aligncli.build import NO_PARTS, Parts, build_dataset
 from aligncli.catalog import data_in, on_folder
 from aligncli.data.coco import CocoDataset
 from aligncli.data.dataset import DetectionDataset, Split
+from aligncli.data.loader import require_new_images
+from aligncli.engine.distributed import ALONE, World
 from aligncli.engine.inference import LoadedDetector, detect_dataset, load_run
 from aligncli.engine.metrics import Evaluator, compute_metrics, to_coco_results
 from aligncli.engine.reporter import Reporter, SilentReporter
 from aligncli.engine.run_folder import RunFolder, write_json
 from aligncli.plain import without_nan
+
+Share = tuple[list[int], list[dict[str, Any]]]  # of one batch: the images' ids, and what was detected on them
 
 
 @dataclass(frozen=True)
@@ -101,19 +110,30 @@ def evaluate_detector(
     evaluator: Evaluator | None = None,
     per_class: bool = False,
     reporter: Reporter,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Detect on every image of `dataset` and score with the detector's evaluator and area bins."""
+    """Detect on every image of `dataset` and score with the detector's evaluator and area bins.
+
+    In a world of several every rank gets the result, and rank 0 alone its detections.
+    """
     started = time.monotonic()
-    detections: list[dict[str, Any]] = []
-    for outputs, targets in detect_dataset(detector, dataset, device=device, reporter=reporter):
-        detections.extend(to_coco_results(outputs, targets, dataset.categories))
-    scored = compute_metrics(
-        dataset.ground_truth(),
-        detections,
-        evaluator=evaluator or detector.evaluation.evaluator,
-        area_bins=detector.evaluation.area_bins,
-        per_class=per_class,
-    )
+    world.share_buffers(detector.model)
+    with world.together():
+        own = _detect_share(detector, dataset, device=device, reporter=reporter, world=world)
+    shares = world.gather(own)
+    scored, detections = None, []
+    with world.together():
+        if world.is_main:
+            detections = merge_shares(shares)
+            scored = compute_metrics(
+                dataset.ground_truth(),
+                detections,
+                evaluator=evaluator or detector.evaluation.evaluator,
+                area_bins=detector.evaluation.area_bins,
+                per_class=per_class,
+            )
+    scored = world.broadcast(scored)
+    assert scored is not None
     return Evaluation(
         metrics=scored.values,
         per_class=scored.per_class,
@@ -122,6 +142,26 @@ def evaluate_detector(
         evaluator=scored.evaluator,
         detections=detections,
     )
+
+
+def _detect_share(
+    detector: LoadedDetector, dataset: DetectionDataset, *, device: str, reporter: Reporter, world: World
+) -> list[Share]:
+    batches = detect_dataset(detector, dataset, device=device, reporter=reporter, rank=world.rank, num_ranks=world.size)
+    return [
+        ([target["image_id"] for target in targets], to_coco_results(outputs, targets, dataset.categories))
+        for outputs, targets in batches
+    ]
+
+
+def merge_shares(shares: Sequence[Sequence[Share]]) -> list[dict[str, Any]]:
+    """The detections of all ranks in the order of images. Raises DataError where an image came up twice."""
+    turns = zip_longest(*shares)  # batch b is number b // size of rank b % size
+    batches = [batch for turn in turns for batch in turn if batch is not None]
+    seen: set[int] = set()
+    for image_ids, _ in batches:
+        require_new_images(image_ids, seen)
+    return [detection for _, detections in batches for detection in detections]
 
 
 def write_evaluation(run: RunFolder, evaluation: Evaluation) -> None:

@@ -17,6 +17,7 @@ from aligncli.data.images import image_tensor, open_image
 from aligncli.data.loader import eval_loader
 from aligncli.data.transforms import resize_image
 from aligncli.engine.checkpoint import load_weights, restore_model
+from aligncli.engine.fitting import FittingForward
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import DeviceError, first_line
@@ -82,15 +83,29 @@ def load_run(run_dir: Path, *, device: str = "cpu", parts: Parts = NO_PARTS) -> 
 
 @torch.inference_mode()
 def detect_dataset(
-    detector: LoadedDetector, dataset: DetectionDataset, *, device: str, reporter: Reporter
+    detector: LoadedDetector,
+    dataset: DetectionDataset,
+    *,
+    device: str,
+    reporter: Reporter,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> Iterator[tuple[list[dict[str, Tensor]], list[Target]]]:
-    """Detections and targets, batch by batch in index order, on the CPU; boxes in network-input pixels."""
+    """Detections and targets, batch by batch in index order, on the CPU; boxes in network-input pixels.
+
+    Of several processes each takes its batches, see `eval_loader`. A batch that does not fit into memory is run in
+    parts; the reporter is told.
+    """
     detector.model.eval()
+    forward = FittingForward(detector.model, reporter.message)
     done = 0
-    for images, targets in eval_loader(dataset, detector.input, batch_size=detector.evaluation.batch_size):
+    loader = eval_loader(
+        dataset, detector.input, batch_size=detector.evaluation.batch_size, rank=rank, num_ranks=num_ranks
+    )
+    for images, targets in loader:
         with autocast(device, detector.amp):
-            outputs = detector.model([to_unit_range(image, device) for image in images])
-        done += len(images)
+            outputs = forward([to_unit_range(image, device) for image in images])
+        done = min(done + num_ranks * len(images), len(dataset))  # the others are about as far
         reporter.evaluation(done=done, total=len(dataset))
         yield [{name: value.cpu() for name, value in output.items()} for output in outputs], targets
 

@@ -1,13 +1,19 @@
-"""Signals: the first SIGINT or SIGTERM lets the running step end, the second ends now."""
+"""Signals: the first SIGINT or SIGTERM lets the running step end, the second ends now.
+
+One request can arrive twice: Slurm signals a job's processes and their parent passes it on. So the same signal
+within a second of the first is taken for the same one.
+"""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_SECONDS = 1.0
 
 
 class Interrupted(Exception):
@@ -21,15 +27,20 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Which signal came, if any."""
+    """Which signal came, if any, and when."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self.received = 0.0
+
+    def repeats(self, number: int) -> bool:
+        """Whether a further signal is the first one come twice."""
+        return number == self.signal_number and time.monotonic() - self.received < SAME_SIGNAL_SECONDS
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first signal into a request, and give the old handlers back for the second and on exit.
+    """Turn the first signal into a request; the second does what it did before, as do all after the block.
 
     Only the main thread may set handlers; the caller runs there.
     """
@@ -38,7 +49,13 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        request.signal_number = number
+        if request.signal_number is None:
+            request.signal_number, request.received = number, time.monotonic()
+        elif not request.repeats(number):
+            give_back()
+            signal.raise_signal(number)
+
+    def give_back() -> None:
         for name, handler in previous.items():
             signal.signal(name, handler)
 
@@ -47,5 +64,19 @@ def stop_on_signal() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)
+        give_back()
+
+
+@contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the program, with exit code 143, so that child processes are ended on the way out."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

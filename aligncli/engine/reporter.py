@@ -1,9 +1,11 @@
 """What the engine tells whoever watches. The library never prints: the CLI implements this."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from aligncli.config import Recipe
+from aligncli.engine.interrupt import Interrupted, StopRequest
 
 
 class Reporter(Protocol):
@@ -47,3 +49,26 @@ class SilentReporter:
 
     def finish(self) -> None:
         """See Reporter."""
+
+
+class StoppableEvaluation(SilentReporter):
+    """Tells a reporter how far an evaluation is, and ends it between two batches once a signal has come.
+
+    A training that is stopped so is saved, and begins this evaluation anew when it is resumed.
+    """
+
+    def __init__(self, reporter: Reporter, request: StopRequest, *, run_dir: Path, iteration: int) -> None:
+        self._reporter = reporter
+        self._request = request
+        self._run_dir = run_dir
+        self._iteration = iteration
+
+    def message(self, text: str) -> None:
+        """See Reporter."""
+        self._reporter.message(text)
+
+    def evaluation(self, *, done: int, total: int) -> None:
+        """See Reporter. Raises Interrupted."""
+        self._reporter.evaluation(done=done, total=total)
+        if self._request.signal_number is not None:
+            raise Interrupted(self._run_dir, self._iteration, self._request.signal_number)

@@ -4,7 +4,7 @@ recipe.json        the resolved recipe
 environment.json   versions, device, threads
 categories.json    class names and their COCO ids, in label order
 metrics.jsonl      one line a logged step, and one an evaluation; no times, so equal runs are equal files
-model.safetensors  the newest weights
+model.safetensors  the newest weights; best.safetensors: those of the best evaluation, if there are several
 checkpoints/       the newest training states, see checkpoint.py
 results.json       detections in COCO's result format; evaluation.json: the metrics
 """
@@ -48,6 +48,10 @@ class RunFolder:
         return self.root / "model.safetensors"
 
     @property
+    def best_path(self) -> Path:
+        return self.root / "best.safetensors"
+
+    @property
     def checkpoints_path(self) -> Path:
         return self.root / "checkpoints"
 
@@ -84,13 +88,16 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, without a line that a killed process left half written.
 
-        Raises CheckpointError for any other line that cannot be read.
+        Raises CheckpointError where the file is missing or any other line cannot be read.
         """
-        lines = read_whole_lines(self.metrics_path)
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise CheckpointError(f"{self.metrics_path} has a damaged line: {first_line(error)}") from error
+            return [json.loads(line) for line in read_whole_lines(self.metrics_path)]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.metrics_path} cannot be read: {first_line(error)}") from error
+
+    def is_evaluated(self, iteration: int) -> bool:
+        """Whether metrics.jsonl has an evaluation after this iteration."""
+        return any("evaluation" in record and record["iteration"] == iteration for record in self.read_metrics())
 
     def truncate_metrics(self, iteration: int, *, finished: bool) -> None:
         """Drop the lines after `iteration`, and a finished run's evaluation: a resumed run writes them again."""

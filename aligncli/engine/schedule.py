@@ -11,6 +11,21 @@ from aligncli.config import AdamWConfig, OneCycleConfig, ScheduleConfig, SGDConf
 from aligncli.errors import RecipeError
 
 
+def check_schedule(schedule: ScheduleConfig, *, num_ranks: int = 1) -> None:
+    """Raises RecipeError where the images of a step cannot be shared equally by its parts and by processes."""
+    if schedule.batch_size % schedule.accumulate:
+        raise RecipeError(
+            f"schedule.accumulate is {schedule.accumulate}: "
+            f"expected a divisor of schedule.batch_size {schedule.batch_size}"
+        )
+    share = schedule.batch_size // schedule.accumulate
+    if share % num_ranks:
+        what = "schedule.batch_size" if schedule.accumulate == 1 else "schedule.batch_size / schedule.accumulate"
+        raise RecipeError(
+            f"{num_ranks} processes cannot share {share} images equally: expected a divisor of {what} {share}"
+        )
+
+
 def scaled_lr(optimizer: SGDConfig | AdamWConfig, batch_size: int) -> float:
     """The recipe's rate is for `reference_batch` images a step; it grows in proportion (Goyal et al. 2017)."""
     return optimizer.lr * batch_size / optimizer.reference_batch

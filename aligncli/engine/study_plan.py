@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aligncli.catalog import load_recipe, on_folder
 from aligncli.config import Recipe, Scale, ShapesConfig, Study
-from aligncli.engine.run_folder import RunFolder
+from aligncli.engine.run_folder import RunFolder, read_whole_lines
 from aligncli.errors import RecipeError
 
 MAX_SEEDS = (
@@ -41,7 +41,7 @@ class Job:
             return False
         if identity(run.read_recipe()) != identity(self.recipe):
             return False
-        lines = run.metrics_path.read_text(encoding="utf-8").splitlines()
+        lines = read_whole_lines(run.metrics_path)
         last = json.loads(lines[-1]) if lines else {}
         return "evaluation" in last and last["iteration"] == self.recipe.schedule.iterations
 
@@ -131,7 +131,7 @@ def fingerprint(recipe: Recipe) -> str:
 
 def identity(recipe: Recipe) -> dict[str, object]:
     """What makes two trainings the same: every setting that they use, but not where weights lie."""
-    settings = recipe.model_dump(mode="json", exclude={"data": {"test_annotations"}})
+    settings = recipe.model_dump(mode="json", exclude={"data": {"test_annotations"}, "input": {"timeout"}})
     for described in ("name", "summary", "paper"):
         settings.pop(described)
     settings["weights"] = Path(str(settings["weights"])).name

@@ -1,28 +1,31 @@
-"""The training loop: one function a user calls, one class that holds what a step needs."""
+"""The training loop, from a recipe to a finished run folder; the steps themselves are in trainer.py."""
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from aligncli.build import NO_PARTS, Parts, build_datasets, build_model
 from aligncli.config import Recipe, ScheduleConfig
 from aligncli.data.dataset import DetectionDataset, require_same_categories
 from aligncli.data.loader import train_loader
-from aligncli.engine.checkpoint import load_checkpoint, restore_model, save_checkpoint
+from aligncli.engine.best import keep_best
+from aligncli.engine.bundle import stop_with_bundle
+from aligncli.engine.distributed import ALONE, World
 from aligncli.engine.evaluate import evaluate_detector, write_evaluation
-from aligncli.engine.inference import LoadedRun, autocast, check_device, to_unit_range
+from aligncli.engine.inference import LoadedRun, check_device
 from aligncli.engine.interrupt import Interrupted, StopRequest, stop_on_signal
-from aligncli.engine.reporter import Reporter, SilentReporter
+from aligncli.engine.loss_watch import LossWatch, NotFiniteError
+from aligncli.engine.random_state import seed_everything
+from aligncli.engine.reporter import Reporter, SilentReporter, StoppableEvaluation
 from aligncli.engine.run_folder import RunFolder
-from aligncli.engine.schedule import build_optimizer, build_scheduler, scaled_lr
+from aligncli.engine.schedule import check_schedule, scaled_lr
+from aligncli.engine.trainer import Trainer
 from aligncli.engine.weights import initialize
-from aligncli.errors import CheckpointError, RecipeError, TrainingError, first_line
+from aligncli.errors import TrainingError, first_line
 from aligncli.plain import without_nan
 
 
@@ -45,6 +48,7 @@ def train(
     download: bool = False,
     parts: Parts = NO_PARTS,
     reporter: Reporter | None = None,
+    world: World = ALONE,
 ) -> TrainResult:
     """Train the recipe's model into `run_dir`, evaluate it on the validation split and write the results.
 
@@ -52,35 +56,50 @@ def train(
         resume: go on from the newest checkpoint in `run_dir`, whose recipe must be this one.
         download: allow ImageNet weights to be fetched.
         parts: the user's own that the recipe names (CustomConfig).
+        world: the processes that train together, each with this call; `run_dir` is on a disk that all see.
 
     Raises UserErrors for bad input, and Interrupted after SIGINT or SIGTERM, once a checkpoint is saved.
     """
     started = time.monotonic()
-    reporter = reporter or SilentReporter()
+    reporter = reporter if reporter and world.is_main else SilentReporter()
     run = RunFolder(run_dir)
-    _check_schedule(recipe.schedule)
-    check_device(device, amp=recipe.schedule.amp)
-    train_set, val_set = build_datasets(recipe)
-    require_same_categories(train_set.categories, val_set.categories, source="validation annotations")
-    known_notes = train_set.notes()
-    torch.manual_seed(recipe.seed)
-    model = build_model(recipe, num_classes=len(train_set.categories.names), parts=parts)
-    trainer = Trainer(recipe, model, device=device)
-    if resume:
-        trainer.restore(run)
-    else:
-        reporter.message(initialize(model, recipe, download=download, class_names=train_set.categories.names))
-        run.create(recipe, train_set.categories, device=device)
+    first_call = world.broadcast((recipe, resume))
+    with world.together():
+        if first_call != (recipe, resume):
+            raise TrainingError(
+                "another process has another recipe, or sees another run folder: "
+                "expected the same command on every machine, and --out on a disk that all share"
+            )
+        check_schedule(recipe.schedule, num_ranks=world.size)
+        check_device(device, amp=recipe.schedule.amp)
+        train_set, val_set = build_datasets(recipe)
+        require_same_categories(train_set.categories, val_set.categories, source="validation annotations")
+        known_notes = train_set.notes()
+        seed_everything(recipe.seed)
+        model = build_model(recipe, num_classes=len(train_set.categories.names), parts=parts)
+        trainer = Trainer(recipe, model, device=device, world=world)
+        if resume:
+            for line in trainer.restore(run):
+                reporter.message(line)
+        elif world.is_main:  # its weights become everyone's
+            reporter.message(initialize(model, recipe, download=download, class_names=train_set.categories.names))
+            run.create(recipe, train_set.categories, device=device)
+    trainer.join()
     reporter.message(_describe_lr(recipe))
     for note in known_notes:
         reporter.message(note)
     try:
         with stop_on_signal() as request:
             _run(trainer, run, train_set, val_set, reporter, request)
-        metrics = _evaluate(trainer, run, val_set, reporter)  # all is saved: here a signal simply ends the process
+            metrics = _evaluate(trainer, run, val_set, reporter, request)
         for note in train_set.notes():
             if note not in known_notes:
                 reporter.message(note)
+    except NotFiniteError as broken:
+        with world.together():
+            if world.is_main:
+                raise stop_with_bundle(run, recipe, broken.step, train_set, device=device) from broken
+        raise  # never: together, all left
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"out of memory on {device}: lower schedule.batch_size, or raise schedule.accumulate to split it "
@@ -89,67 +108,6 @@ def train(
     finally:
         reporter.finish()
     return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)
-
-
-class Trainer:
-    """Model, optimizer, schedule and scaler, and where they stand."""
-
-    def __init__(self, recipe: Recipe, model: nn.Module, *, device: str) -> None:
-        schedule = recipe.schedule
-        self.recipe = recipe
-        self.device = device
-        self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(recipe.optimizer, model.named_parameters(), batch_size=schedule.batch_size)
-        self.scheduler = build_scheduler(schedule, self.optimizer)
-        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=schedule.amp == "fp16")
-        self.iteration = 0
-
-    def step(self, batches: Iterator[tuple[list[Tensor], list[Any]]]) -> dict[str, Tensor]:
-        """One optimizer step over `schedule.accumulate` parts; returns the losses' means, still on the device."""
-        schedule = self.recipe.schedule
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        totals: dict[str, Tensor] = {}
-        for _ in range(schedule.accumulate):
-            images, targets = next(batches)
-            with autocast(self.device, schedule.amp):
-                losses = self.model([to_unit_range(image, self.device) for image in images], targets)
-            parts = {name: loss / schedule.accumulate for name, loss in losses.items()}
-            self.scaler.scale(sum(parts.values(), torch.zeros((), device=self.device))).backward()
-            for name, part in parts.items():
-                totals[name] = totals.get(name, 0.0) + part.detach()
-        self.scaler.unscale_(self.optimizer)
-        totals["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_norm or math.inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        self.iteration += 1
-        return totals
-
-    def save(self, run: RunFolder) -> None:
-        """Write a checkpoint of everything that the next step depends on."""
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-        save_checkpoint(run, self.model, iteration=self.iteration, state=state)
-
-    def restore(self, run: RunFolder) -> None:
-        """Go back to the newest checkpoint of `run`. Raises CheckpointError."""
-        if run.read_recipe() != self.recipe:
-            raise CheckpointError(
-                f"{run.root} was trained with another recipe: resume it without recipe, --data, --seed or --set"
-            )
-        checkpoint = load_checkpoint(run, device=self.device)
-        restore_model(self.model, checkpoint.weights, source=run.root)
-        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
-        self.scheduler.load_state_dict(checkpoint.state["scheduler"])
-        self.scaler.load_state_dict(checkpoint.state["scaler"])
-        torch.set_rng_state(checkpoint.state["rng"].cpu())
-        self.iteration = checkpoint.iteration
-        run.truncate_metrics(self.iteration, finished=self.iteration == self.recipe.schedule.iterations)
 
 
 def _run(
@@ -162,6 +120,7 @@ def _run(
 ) -> None:
     """All iterations with their checkpoints, and the evaluations between them. Raises Interrupted."""
     recipe, schedule, first = trainer.recipe, trainer.recipe.schedule, trainer.iteration
+    world = trainer.world
     reporter.start(
         iterations=schedule.iterations,
         first=first,
@@ -177,20 +136,29 @@ def _run(
             seed=recipe.seed,
             num_batches=schedule.iterations * schedule.accumulate,
             first_batch=first * schedule.accumulate,
+            rank=world.rank,
+            num_ranks=world.size,
         )
     )
     clock = time.monotonic()
+    watch = LossWatch(trainer.snapshot, scaled=trainer.scaler.is_enabled())
+    evaluates_first = is_evaluated_after(schedule, first) and not run.is_evaluated(first)  # stopped before it did
+    if world.largest(int(evaluates_first)):
+        _evaluate(trainer, run, val_set, reporter, request)
     while trainer.iteration < schedule.iterations:
-        lr = trainer.scheduler.get_last_lr()[0]
-        losses = trainer.step(batches)
+        lr = float(trainer.scheduler.get_last_lr()[0])
+        with world.together():
+            parts = [next(batches) for _ in range(schedule.accumulate)]
+        watch.add(trainer.step(iter(parts)), lr=lr)
         iteration, last = trainer.iteration, trainer.iteration == schedule.iterations
-        stopped = request.signal_number is not None
-        saving = last or stopped or iteration % schedule.checkpoint_every == 0
+        stopped = world.largest(request.signal_number or 0)
+        evaluated = is_evaluated_after(schedule, iteration)
+        saving = last or stopped > 0 or evaluated or iteration % schedule.checkpoint_every == 0
         record = {"iteration": iteration, "lr": lr}
         if saving or iteration % schedule.log_every == 0:
-            record |= _finite(losses, iteration)
+            record |= watch.look()
         if iteration % schedule.log_every == 0 or last:
-            run.append_metrics(record)
+            append_metrics(run, record, world)
         rate = (iteration - first) / (time.monotonic() - clock)
         speed = {
             "images_per_second": rate * schedule.batch_size,
@@ -200,38 +168,39 @@ def _run(
         if saving:
             trainer.save(run)
         if stopped:
-            raise Interrupted(run.root, iteration, request.signal_number or 0)
-        if schedule.eval_every and iteration % schedule.eval_every == 0 and not last:
-            _evaluate(trainer, run, val_set, reporter)
+            with world.together():
+                raise Interrupted(run.root, iteration, stopped)
+        if evaluated:
+            _evaluate(trainer, run, val_set, reporter, request)
 
 
-def _evaluate(trainer: Trainer, run: RunFolder, dataset: DetectionDataset, reporter: Reporter) -> dict[str, float]:
+def is_evaluated_after(schedule: ScheduleConfig, iteration: int) -> bool:
+    """Whether an evaluation between iterations belongs after this one."""
+    return 0 < iteration < schedule.iterations and schedule.eval_every > 0 and iteration % schedule.eval_every == 0
+
+
+def _evaluate(
+    trainer: Trainer, run: RunFolder, dataset: DetectionDataset, reporter: Reporter, request: StopRequest
+) -> dict[str, float]:
+    """Evaluate and write it down. Raises Interrupted: all is saved, and a resumed run evaluates here again."""
     detector = LoadedRun.of(trainer.recipe, trainer.model, dataset.categories)
-    evaluation = evaluate_detector(detector, dataset, device=trainer.device, reporter=reporter)
-    write_evaluation(run, evaluation)
-    run.append_metrics({"iteration": trainer.iteration, "evaluation": without_nan(evaluation.metrics)})
+    stoppable = StoppableEvaluation(reporter, request, run_dir=run.root, iteration=trainer.iteration)
+    world = trainer.world
+    evaluation = evaluate_detector(detector, dataset, device=trainer.device, reporter=stoppable, world=world)
+    with world.together():
+        if world.is_main:
+            write_evaluation(run, evaluation)
+            if trainer.recipe.schedule.eval_every:
+                keep_best(run, trainer.model, evaluation.metrics, iteration=trainer.iteration)
+    append_metrics(run, {"iteration": trainer.iteration, "evaluation": without_nan(evaluation.metrics)}, world)
     return evaluation.metrics
 
 
-def _finite(losses: Mapping[str, Tensor], iteration: int) -> dict[str, float]:
-    """The losses as numbers, with their sum. Raises TrainingError where one is NaN or infinite."""
-    values = {name: float(value) for name, value in losses.items()}
-    # A gradient that overflows is fp16 business as usual: its scaler skips the step.
-    broken = [name for name, value in values.items() if name != "grad_norm" and not math.isfinite(value)]
-    if broken:
-        raise TrainingError(
-            f"{', '.join(broken)} loss is not finite at iteration {iteration}: lower optimizer.lr, set "
-            "schedule.clip_norm, or resume from the last checkpoint with another --seed"
-        )
-    return {"loss": sum(value for name, value in values.items() if name != "grad_norm")} | values
-
-
-def _check_schedule(schedule: ScheduleConfig) -> None:
-    if schedule.batch_size % schedule.accumulate:
-        raise RecipeError(
-            f"schedule.accumulate is {schedule.accumulate}: "
-            f"expected a divisor of schedule.batch_size {schedule.batch_size}"
-        )
+def append_metrics(run: RunFolder, record: Mapping[str, Any], world: World) -> None:
+    """Add a line to metrics.jsonl, on rank 0; the others wait for it."""
+    with world.together():
+        if world.is_main:
+            run.append_metrics(record)
 
 
 def _describe_lr(recipe: Recipe) -> str:

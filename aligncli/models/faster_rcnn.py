@@ -51,7 +51,11 @@ class FasterRCNN(Detector):
         self.box_stds = box_stds
 
     def losses(self, features: list[Tensor], geometry: Geometry, truth: GroundTruth) -> dict[str, Tensor]:
-        """{"rpn_class", "rpn_box", "roi_class", "roi_box"}: means over the boxes sampled in each stage."""
+        """{"rpn_class", "rpn_box", "roi_class", "roi_box"}: means over the boxes sampled in each stage.
+
+        With several processes each samples and counts in its own images: equal to one process's means where every
+        image yields as many samples as are asked for.
+        """
         images, targets = _image_list(geometry), _their_targets(truth)
         maps = _name_maps(features)
         proposals, rpn_losses = self.rpn(images, maps, targets)

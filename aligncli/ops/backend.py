@@ -1,20 +1,20 @@
-"""Which implementation computes RoIConv, and why. The one module of aligncli that reads the environment.
+"""Which implementation computes RoIConv, and why.
 
 `native` are the kernels of aligncli_ext; `portable` is plain PyTorch and runs wherever PyTorch does; `reference` is
 the specification. `native` is built at first use, so asking for it here may take seconds.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
 
+from aligncli.environment import ROI_CONV_BACKEND, forced_backend
 from aligncli.errors import DeviceError, RecipeError
 from aligncli_ext import cuda
 from aligncli_ext.cpu import build_cpu_kernels, find_cpu_kernels, load_cpu_kernels
 
 BACKENDS = ("native", "portable", "reference")
-ENVIRONMENT_VARIABLE = "ALIGNCLI_ROI_CONV"
+ENVIRONMENT_VARIABLE = ROI_CONV_BACKEND
 CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -31,7 +31,7 @@ def requested_backend(requested: str = "auto") -> str:
 
     So one run can be compared with another without a change to its recipe. Raises RecipeError for an unknown name.
     """
-    forced = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    forced = forced_backend()
     _check_known(forced, ENVIRONMENT_VARIABLE)
     _check_known(requested, "RoIConv backend")
     return requested if forced == "auto" else forced

@@ -72,7 +72,7 @@ def test_errors_are_one_line(tmp_path):
     with pytest.raises(RecipeError, match="--seeds is 0"):
         plan("alignment", seeds=0, folder=tmp_path)
     with pytest.raises(RecipeError, match="has no row at scale 'photo'"):
-        make_plan([load_study("pilot")], scale="photo", seeds=1, folder=tmp_path, changes={})
+        make_plan([load_study("testdev")], scale="photo", seeds=1, folder=tmp_path, changes={})
     with pytest.raises(RecipeError, match="did you mean 'alignment'"):
         load_study("alignmet")
 

@@ -86,13 +86,15 @@ def test_stopped_by_a_signal_and_resumed_equals_straight_through(recipe, tmp_pat
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_ctrl_c_in_the_last_evaluation_ends_at_once_with_everything_saved(recipe, tmp_path):
-    class StopInEvaluation(SilentReporter):
-        def evaluation(self, *, done, total):
-            signal.raise_signal(signal.SIGINT)
+class StopInEvaluation(SilentReporter):
+    def evaluation(self, *, done, total):
+        signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+
+def test_ctrl_c_in_the_last_evaluation_ends_at_once_with_everything_saved(recipe, tmp_path):
+    with pytest.raises(Interrupted) as stop:
         train(recipe, tmp_path, reporter=StopInEvaluation())
+    assert (stop.value.exit_code, stop.value.iteration) == (130, 12)
     assert len(metrics(tmp_path)) == 12
     assert train(recipe, tmp_path, resume=True).metrics
     assert "evaluation" in metrics(tmp_path)[-1]
@@ -139,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before
         return losses | {"adm_box": torch.tensor(float("nan"))} if self.iteration >= 7 else losses
 
     monkeypatch.setattr(Trainer, "step", broken)
-    with pytest.raises(TrainingError, match="adm_box loss is not finite at iteration 8"):
+    with pytest.raises(TrainingError, match="adm_box loss is nan at iteration 7"):  # seen at 8, which would be saved
         train(recipe, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0000004"]
 
@@ -173,7 +175,8 @@ def test_accumulated_gradients_are_the_mean_of_the_parts(recipe):
 def test_bf16_trains_and_evaluates(recipe, tmp_path):
     result = train(recipe.changed({"schedule.amp": "bf16", "schedule.iterations": 2}), tmp_path)
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in metrics(tmp_path)[:-1])
-    assert load_file(tmp_path / "model.safetensors")["neck.laterals.3.weight"].dtype == torch.float32
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for name, tensor in weights.items() if name.endswith("weight")} == {torch.float32}
     assert result.metrics
 
 

@@ -137,7 +137,8 @@ def sample_negatives(errors: Tensor, labels: Tensor, *, hard_share: float) -> Te
     """(N, R) bool: as many BACKGROUND cells as there are positives in the batch, at least one.
 
     Half of them, rounded up, are drawn from the hard ones, which are `hard_share` of the number of cells and have
-    the largest errors (N, R). The others are drawn from the rest. Counts stay on the device.
+    the largest errors (N, R). The others are drawn from the rest. Counts stay on the device. With several processes
+    "the batch" is a process's own part of it.
     """
     negative = (labels == BACKGROUND).view(1, -1)
     num_hard_cells = max(1, round(hard_share * labels.numel()))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligncli.boxes import MAX_LOG_SCALE
-from aligncli.losses import focal_loss, iou_loss, loss_normalizer
+from aligncli.losses import count_normalizer, focal_loss, iou_loss, loss_normalizer
 from aligncli.matching import GroundTruth
 from aligncli.models.branches import Branches, flatten_cells
 from aligncli.models.detector import Geometry
@@ -118,7 +118,7 @@ class FCOSHead(DenseHead):
         centers = centers - torch.special.entr(wanted) - torch.special.entr(1 - wanted)
         return {
             "class": classes / num_positives,
-            "box": (boxes * wanted).sum() / wanted.sum().clamp(min=MIN_CENTERNESS),
+            "box": (boxes * wanted).sum() / count_normalizer(wanted.sum(), least=MIN_CENTERNESS),
             "centerness": torch.where(matches.positive, centers, 0.0).sum() / num_positives,
         }
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aligncli.losses import focal_loss, loss_normalizer
+from aligncli.losses import count_normalizer, focal_loss, loss_normalizer
 from aligncli.matching import GroundTruth, Matcher
 from aligncli.models.branches import conv_stack, flatten_cells, init_head
 from aligncli.models.detector import Geometry
@@ -168,7 +168,7 @@ class RepPointsHead(DenseHead):
     def _initial_loss(self, initial: Tensor, cells: Tensor, geometry: Geometry, truth: GroundTruth) -> Tensor:
         index, chosen = self.center_cells(geometry, truth)
         values = initial.gather(1, index[..., None].expand(-1, -1, 4))
-        return self._box_loss(values, cells[index], truth.boxes, chosen) / chosen.sum().clamp(min=1)
+        return self._box_loss(values, cells[index], truth.boxes, chosen) / count_normalizer(chosen.sum())
 
     def _box_loss(self, values: Tensor, cells: Tensor, boxes: Tensor, positive: Tensor) -> Tensor:
         """Sum over positives (N, R) of smooth L1 between values and encoded boxes, both (N, R, 4)."""

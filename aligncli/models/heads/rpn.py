@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligncli.anchors import AnchorGenerator
-from aligncli.losses import box_loss
+from aligncli.losses import box_loss, count_normalizer
 from aligncli.matching import GroundTruth
 from aligncli.models.branches import flatten_cells, init_gaussian
 from aligncli.models.detector import Geometry
@@ -31,6 +31,8 @@ class RPNLoss(DeltaLoss):
     def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
         """Objectness loss and box loss, scalars; both are divided by the number of sampled anchors.
 
+        With several processes each draws its images' anchors from a random stream of its own.
+
         Args:
             logits: (N, R, 1). deltas: (N, R, 4), relative to references (R, 4), xyxy pixels.
         """
@@ -38,7 +40,7 @@ class RPNLoss(DeltaLoss):
         sampled = sample_balanced(
             matches.labels, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
-        scale = self.weight / sampled.sum().clamp(min=1)
+        scale = self.weight / count_normalizer(sampled.sum())
         entropy = F.binary_cross_entropy_with_logits(logits[..., 0].float(), matches.positive.float(), reduction="none")
         objectness = torch.where(sampled, entropy, 0.0).sum()
         drawn = matches.ignoring(~sampled)

@@ -1,0 +1,116 @@
+"""What one optimizer step needs and changes: model, optimizer, schedule, scaler, and where they stand."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aligncli.config import Recipe
+from aligncli.engine.checkpoint import load_checkpoint, restore_model, save_checkpoint
+from aligncli.engine.distributed import ALONE, World, unsynchronized
+from aligncli.engine.inference import autocast, to_unit_range
+from aligncli.engine.loss_watch import Snapshot, detached
+from aligncli.engine.random_state import random_state, restore_random_state
+from aligncli.engine.run_folder import RunFolder
+from aligncli.engine.schedule import build_optimizer, build_scheduler
+from aligncli.errors import CheckpointError
+
+
+class Trainer:
+    """Takes the steps of a training, from its first one or from a saved state.
+
+    In a world of several every rank has one, and between `join` and the end all do the same: each step is one of
+    all ranks together, and rank 0 alone writes.
+    """
+
+    def __init__(self, recipe: Recipe, model: nn.Module, *, device: str, world: World = ALONE) -> None:
+        schedule = recipe.schedule
+        self.recipe = recipe
+        self.device = device
+        self.world = world
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.replica = self.model
+        self.optimizer = build_optimizer(recipe.optimizer, model.named_parameters(), batch_size=schedule.batch_size)
+        self.scheduler = build_scheduler(schedule, self.optimizer)
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=schedule.amp == "fp16")
+        self.iteration = 0
+
+    def join(self) -> None:
+        """Take rank 0's weights, and average gradients over the ranks from here on."""
+        self.replica = self.world.replicate(self.model)
+
+    def step(self, batches: Iterator[tuple[list[Tensor], list[Any]]]) -> dict[str, Tensor]:
+        """One optimizer step over `schedule.accumulate` parts; returns the losses' means, still on the device.
+
+        The batches are this rank's parts, the means those over all ranks.
+        """
+        schedule = self.recipe.schedule
+        self.world.seed_step(self.recipe.seed, self.iteration)
+        self.replica.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        for number in range(1, schedule.accumulate + 1):
+            images, targets = next(batches)
+            with nullcontext() if number == schedule.accumulate else unsynchronized(self.replica):
+                with autocast(self.device, schedule.amp):
+                    losses = self.replica([to_unit_range(image, self.device) for image in images], targets)
+                parts = {name: loss / schedule.accumulate for name, loss in losses.items()}
+                self.scaler.scale(sum(parts.values(), torch.zeros((), device=self.device))).backward()
+            for name, part in parts.items():
+                totals[name] = totals.get(name, 0.0) + part.detach()
+        self.scaler.unscale_(self.optimizer)
+        totals["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_norm or math.inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.iteration += 1
+        return self.world.mean(totals)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that the next step depends on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": random_state(self.device),
+        }
+
+    def snapshot(self) -> Snapshot:
+        """A copy of what a checkpoint would hold; on other ranks than 0, which write none, nothing."""
+        if not self.world.is_main:
+            return Snapshot(self.iteration, {}, {})
+        return Snapshot(self.iteration, detached(self.model.state_dict()), detached(self.state()))
+
+    def save(self, run: RunFolder) -> None:
+        """Write a checkpoint, on rank 0; the others wait for it."""
+        with self.world.together():
+            if self.world.is_main:
+                save_checkpoint(run, self.model, iteration=self.iteration, state=self.state())
+
+    def restore(self, run: RunFolder) -> tuple[str, ...]:
+        """Go back to the newest sound checkpoint of `run`. Raises CheckpointError.
+
+        Returns a line for each newer one that is damaged.
+        """
+        if run.read_recipe() != self.recipe:
+            raise CheckpointError(
+                f"{run.root} was trained with another recipe: resume it without recipe, --data, --seed or --set"
+            )
+        checkpoint = load_checkpoint(run, device=self.device)
+        self.load(Snapshot(checkpoint.iteration, checkpoint.weights, checkpoint.state), source=run.root)
+        if self.world.is_main:
+            run.truncate_metrics(self.iteration, finished=self.iteration == self.recipe.schedule.iterations)
+        return checkpoint.skipped
+
+    def load(self, snapshot: Snapshot, *, source: Path) -> None:
+        """Go on from a state; `source` names it. Raises CheckpointError where it is of another model."""
+        restore_model(self.model, snapshot.weights, source=source)
+        self.optimizer.load_state_dict(snapshot.state["optimizer"])
+        self.scheduler.load_state_dict(snapshot.state["scheduler"])
+        self.scaler.load_state_dict(snapshot.state["scaler"])
+        restore_random_state(snapshot.state["rng"], self.device)
+        self.iteration = snapshot.iteration

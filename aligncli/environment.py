@@ -1,0 +1,52 @@
+"""What the environment says. The one module of aligncli that reads or changes it; imports no torch."""
+
+import os
+from dataclasses import dataclass
+
+ROI_CONV_BACKEND = "ALIGNCLI_ROI_CONV"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process's place among those that PyTorch's elastic launcher started.
+
+    rank: 0..size - 1. local_rank: among the `local_size` of this machine. restarts: how often this machine's
+    were started again.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    restarts: int
+
+
+def forced_backend() -> str:
+    """The backend of RoIConv that the environment asks for, or auto."""
+    return os.environ.get(ROI_CONV_BACKEND, "auto")
+
+
+def launched_place() -> Place | None:
+    """Where torchrun or `aligncli train --nproc` put this process; None where neither started it.
+
+    A cluster's own RANK and WORLD_SIZE are not enough: the launcher's restart count tells that it was PyTorch's.
+    """
+    found = os.environ
+    if "TORCHELASTIC_RESTART_COUNT" not in found:
+        return None
+    return Place(
+        rank=int(found["RANK"]),
+        size=int(found["WORLD_SIZE"]),
+        local_rank=int(found["LOCAL_RANK"]),
+        local_size=int(found["LOCAL_WORLD_SIZE"]),
+        restarts=int(found["TORCHELASTIC_RESTART_COUNT"]),
+    )
+
+
+def renew_store_at_restarts() -> None:
+    """Make PyTorch's elastic launcher, in this process, give every start of the processes a key-value store of its own.
+
+    By default they share the launcher's, and after a restart they find the addresses of dead processes in it
+    (github.com/pytorch/pytorch/issues/135712; seen in torch 2.15).
+    """
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"

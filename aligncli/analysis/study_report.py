@@ -50,12 +50,13 @@ def _results(result: StudyResult) -> list[str]:
         if row.cited:
             lines.append(_line([f"{row.label} ({row.detail})" if row.detail else row.label, "cited", *papers, "", ""]))
             continue
-        ours = [_with_spread(row, metric) for metric in result.metrics]
-        gain = "" if row.delta is None else _signed(row.delta.mean, row.delta.spread)
-        lines.append(_line([row.label, "ours", *ours, gain, _number(row.seconds / 60)]))
+        if row.measured:
+            ours = [_with_spread(row, metric) for metric in result.metrics]
+            gain = "" if row.delta is None else _signed(row.delta.mean, row.delta.spread)
+            lines.append(_line([row.label, "ours", *ours, gain, _number(row.seconds / 60)]))
         if row.paper:
             gain = "" if row.delta is None else _signed(row.delta.paper)
-            lines.append(_line(["", "paper", *papers, gain, ""]))
+            lines.append(_line(["" if row.measured else row.label, "paper", *papers, gain, ""]))
     return lines
 
 
@@ -75,8 +76,6 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _with_spread(row: RowResult, metric: str) -> str:
-    if not row.measured:
-        return "-"
     spread = row.spread[metric]
     return _number(row.mean[metric]) + ("" if math.isnan(spread) else f" ± {spread:.1f}")
 

@@ -75,11 +75,13 @@ def show_result(output: Output, study: Study, result: StudyResult) -> None:
         if row.cited:
             rows.append((row.label, "cited", *_papers(row, result.metrics), *([""] if compared else []), row.detail))
             continue
-        ours = (_ours(row, metric) for metric in result.metrics)
-        rows.append((row.label, "ours", *ours, *([_delta(row)] if compared else []), row.detail))
+        if row.measured:
+            ours = (_ours(row, metric) for metric in result.metrics)
+            rows.append((row.label, "ours", *ours, *([_delta(row)] if compared else []), row.detail))
         if row.paper:
             delta = _signed(row.delta.paper) if row.delta else ""
-            rows.append(("", "paper", *_papers(row, result.metrics), *([delta] if compared else []), ""))
+            label = "" if row.measured else row.label
+            rows.append((label, "paper", *_papers(row, result.metrics), *([delta] if compared else []), ""))
     columns = ("", "", *result.metrics, *([f"Δ {result.metrics[0]}"] if compared else []))
     detailed = any(row.detail for row in result.rows)
     output.table(
@@ -120,8 +122,6 @@ def _baselines(result: StudyResult) -> str:
 
 
 def _ours(row: RowResult, metric: str) -> str:
-    if not row.measured:
-        return "-"
     spread = row.spread[metric]
     return _number(row.mean[metric]) + ("" if math.isnan(spread) else f" ±{spread:.1f}")
 

@@ -23,7 +23,9 @@ def result(num_seeds):
     roi = replace(roi, delta=compare(roi, conv, "AP"), seconds=90.0)
     cited = replace(row_result("fcos", "FCOS | R101", {}, {"AP": 41.0}), cited=True, detail="R101, 800")
     judged = judge(CLAIM, [conv, roi])
-    return StudyResult("alignment", "Table 4", "Variants", "small", num_seeds, ("AP",), (conv, roi, cited), (judged,))
+    elsewhere = row_result("r101", "R101", {}, {"AP": 39.8})  # only at another scale
+    rows = (conv, roi, cited, elsewhere)
+    return StudyResult("alignment", "Table 4", "Variants", "small", num_seeds, ("AP",), rows, (judged,))
 
 
 def table(text):
@@ -46,6 +48,8 @@ def test_markdown_has_ours_above_the_paper_s():
     assert ["Roi", "ours", "35.5 ± 0.7", "+4.5 ± 0.7", "1.5"] in lines
     assert ["", "paper", "36.2", "+1.0", ""] in lines
     assert ["FCOS / R101 (R101, 800)", "cited", "41.0", "", ""] in lines
+    assert ["R101", "paper", "39.8", "", ""] in lines
+    assert sum(line[0] == "R101" for line in lines) == 1
     assert ["RoIConv beats conv", "AP", "+4.5 ± 6.4", "+1.0", "**within noise**"] in lines
 
 
@@ -61,7 +65,7 @@ def test_files_are_written_side_by_side_and_nan_is_null(tmp_path):
     assert path == tmp_path / "new" / "alignment-small.md"
     values = json.loads(path.with_suffix(".json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert values["machine"]["device"] == "cpu"
-    assert [row["row"] for row in values["rows"]] == ["Conv", "Roi", "FCOS | R101"]
+    assert [row["row"] for row in values["rows"]] == ["Conv", "Roi", "FCOS | R101", "R101"]
     assert values["rows"][0]["seconds"] is None
     assert values["rows"][1]["AP"] == 35.0
     assert not math.isnan(values["claims"][0]["margin"])

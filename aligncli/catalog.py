@@ -48,11 +48,24 @@ def load_recipe_and_parts(name_or_path: str) -> tuple[Recipe, Parts]:
             module = _run_file(path, what="recipe file")
             return _recipe_of(module, str(path)), _parts_of(module, str(path))
         case ".json":
-            return _read_json(path), NO_PARTS
+            return load_plain_recipe(path), NO_PARTS
     recipes = _packaged_recipes()
     if name_or_path not in recipes:
         raise _unknown_name(name_or_path, sorted(recipes))
     return recipes[name_or_path], NO_PARTS
+
+
+def load_plain_recipe(path: Path) -> Recipe:
+    """The recipe in a file of plain data, JSON whatever the name; nothing is run. Raises RecipeError."""
+    path = path.expanduser()
+    _require_file(path, what="recipe file")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise RecipeError(f"recipe file {path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe file {path} holds a {type(values).__name__}, expected an object")
+    return parse_recipe(values)
 
 
 def load_parts(path: Path) -> Parts:
@@ -158,17 +171,6 @@ def _run_file(path: Path, *, what: str) -> ModuleType:
     except Exception as error:
         raise RecipeError(f"{what} {path} failed: {type(error).__name__}: {error}") from error
     return module
-
-
-def _read_json(path: Path) -> Recipe:
-    _require_file(path, what="recipe file")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise RecipeError(f"recipe file {path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"recipe file {path} holds a {type(values).__name__}, expected an object")
-    return parse_recipe(values)
 
 
 def _require_file(path: Path, *, what: str) -> None:

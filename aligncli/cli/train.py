@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncli.cli import launch, options
+from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
-from aligncli.errors import CheckpointError, RecipeError, UserError
+from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
     from aligncli.cli.render import Output
-    from aligncli.config import Recipe
     from aligncli.engine.distributed import World
 
 RecipeName = Annotated[
@@ -26,6 +25,10 @@ RecipeName = Annotated[
         help="Name, or a .py or .json file. Default: quickstart, or photo with --data.",
         show_default=False,
     ),
+]
+RecipeJson = Annotated[
+    Path | None,
+    typer.Option("--recipe-json", metavar="FILE", help="A recipe as plain data (a run's recipe.json): nothing is run."),
 ]
 OutFolder = Annotated[
     Path | None,
@@ -45,6 +48,7 @@ def train(
     context: typer.Context,
     recipe: RecipeName = None,
     *,
+    recipe_json: RecipeJson = None,
     data: options.DataFolder = None,
     out: OutFolder = None,
     seed: Seed = None,
@@ -68,19 +72,25 @@ def train(
 
     The run folder gets the recipe, the metrics (COCO protocol), the weights and the detections. Without
     arguments the quickstart recipe is trained on embedded data, in a few minutes on a CPU. Ctrl-C leaves a
-    checkpoint that --resume goes on from.
+    checkpoint that --resume goes on from. A recipe named as a .py file is code and is run.
     """
     from aligncli.cli.render import Output
     from aligncli.overrides import parse_assignments
 
     if replay is not None:
-        if resume or download or any(x is not None for x in (recipe, out, seed, batch_size, amp, assignments)):
+        if (
+            resume
+            or download
+            or any(x is not None for x in (recipe, recipe_json, out, seed, batch_size, amp, assignments))
+        ):
             raise UserError(
                 "--replay takes all else from its bundle: expected beside it --data, --device, --threads or --code"
             )
         options.limit_threads(threads)
         replay_bundle(replay, data=data, device=device, code=code, output=Output(json=json))
         return
+    if recipe is not None and recipe_json is not None:
+        raise UserError(f"RECIPE {recipe} and --recipe-json {recipe_json} name two recipes: drop one")
     download = options.may_download(download=download, offline=offline)
     given = {"seed": seed, "schedule.batch_size": batch_size, "schedule.amp": amp and amp.value}
     changes = parse_assignments(assignments or [])
@@ -95,9 +105,9 @@ def train(
             if resume and out is None:
                 raise UserError("--resume needs the run to go on with: add --out DIR")
             if resume and out is not None:
-                chosen, parts = recipe_to_resume(out, name=recipe, data=data, changes=changes)
+                chosen, parts = recipe_to_resume(out, name=recipe, plain=recipe_json, data=data, changes=changes)
             else:
-                chosen, parts = choose_recipe(recipe, data=data, changes=changes)
+                chosen, parts = choose_recipe(recipe, plain=recipe_json, data=data, changes=changes)
                 out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
                 if not launch.was_restarted():
                     _refuse_existing_run(out)
@@ -117,61 +127,6 @@ def train(
             run_job(job, parts, resume=resume, world=world)
         else:
             launch.launch(job, processes)
-
-
-def choose_recipe(name: str | None, *, data: Path | None, changes: Mapping[str, object]) -> tuple[Recipe, Parts]:
-    """The named recipe (or the default one) on the user's data, with the changes, and its file's own parts.
-
-    Raises UserErrors."""
-    from aligncli.catalog import load_recipe_and_parts, on_folder
-
-    recipe, parts = load_recipe_and_parts(name or ("photo" if data else "quickstart"))
-    if data is not None:
-        recipe = on_folder(recipe, data)
-    recipe = recipe.changed(changes)
-    if recipe.data.kind == "coco" and not recipe.data.root:
-        raise RecipeError(
-            f"recipe {recipe.name!r} needs your images: add --data FOLDER, with images/ and "
-            "annotations/instances_train.json and instances_val.json in it"
-        )
-    return recipe, parts
-
-
-def recipe_to_resume(
-    run_dir: Path, *, name: str | None, data: Path | None, changes: Mapping[str, object]
-) -> tuple[Recipe, Parts]:
-    """The run's own recipe; whatever else the command line says must agree with it, and may bring parts.
-
-    Raises UserErrors."""
-    from aligncli.catalog import NO_PARTS, load_recipe, load_recipe_and_parts, on_folder
-
-    path = run_dir / "recipe.json"
-    if not path.is_file():
-        raise CheckpointError(f"{run_dir} holds no run to go on with (no {path.name}): start it without --resume")
-    saved = load_recipe(str(path))
-    asked, parts = load_recipe_and_parts(name) if name else (saved, NO_PARTS)
-    if data is not None:
-        asked = on_folder(asked, data)
-    difference = first_difference(saved.model_dump(), asked.changed(changes).model_dump())
-    if difference:
-        raise RecipeError(
-            f"{run_dir} was started with another recipe ({difference}): --resume goes on with the run's own, "
-            "so drop what differs, or start a new run in another --out"
-        )
-    return saved, parts
-
-
-def first_difference(saved: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> str:
-    """`schedule.iterations is 400, not 800` for the first key that differs, or nothing."""
-    for key in dict.fromkeys([*saved, *asked]):
-        mine, other = saved.get(key), asked.get(key)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            difference = first_difference(mine, other, f"{prefix}{key}.")
-            if difference:
-                return difference
-        elif mine != other:
-            return f"{prefix}{key} is {mine}, not {other}"
-    return ""
 
 
 def _refuse_existing_run(run_dir: Path) -> None:

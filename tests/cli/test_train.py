@@ -252,3 +252,23 @@ def test_resuming_a_finished_run_evaluates_it_again(run: Run, trained_run: Path)
     ended = run("train", "quickstart", "--resume", "--out", trained_run, "--device", "cpu", "--json", *TINY_SHAPES)
     assert ended.code == 0, ended.stderr
     assert ended.json["iterations"] == 2
+
+
+def test_recipe_json_takes_data_whatever_its_name_and_runs_nothing(run: Run, tmp_path: Path) -> None:
+    code = tmp_path / "recipe.py"
+    code.write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'trace')!r}).touch()\n")
+    line = run("train", "--recipe-json", code, "--out", tmp_path / "run").error_line()
+    assert "is not valid JSON" in line
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path / "run").exists()
+
+    data = tmp_path / "recipe.txt"
+    data.write_text(load_recipe("quickstart").model_dump_json())
+    out = tmp_path / "run"
+    ended = run("train", "--recipe-json", data, "--device", "cpu", "--out", out, *TINY_SHAPES)
+    assert ended.code == 0, ended.stderr
+    assert run("train", "--recipe-json", out / "recipe.json", "--resume", "--out", out, "--device", "cpu").code == 0
+
+
+def test_two_recipes_are_one_too_many(run: Run) -> None:
+    assert "name two recipes: drop one" in run("train", "quickstart", "--recipe-json", "x.json").error_line()

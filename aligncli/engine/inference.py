@@ -68,13 +68,13 @@ class LoadedRun(LoadedDetector):
         )
 
 
-def load_run(run_dir: Path, *, device: str = "cpu", parts: Parts = NO_PARTS) -> LoadedRun:
+def load_run(run_dir: str | Path, *, device: str = "cpu", parts: Parts = NO_PARTS) -> LoadedRun:
     """The newest weights of a run folder, in evaluation mode; `parts` are the user's own that its recipe names.
 
     Raises CheckpointError, DeviceError, and RecipeError where a part is missing.
     """
     check_device(device)
-    run = RunFolder(run_dir)
+    run = RunFolder(Path(run_dir))
     recipe, categories = run.read_recipe(), run.read_categories()
     model = build_model(recipe, num_classes=len(categories.names), parts=parts)
     restore_model(model, load_weights(run.weights_path), source=run.weights_path)

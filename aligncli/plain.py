@@ -1,4 +1,4 @@
-"""Values as JSON holds them."""
+"""Values as JSON holds them, and text as one line of a terminal or a page can show it."""
 
 import math
 from collections.abc import Mapping
@@ -16,3 +16,9 @@ def without_nan(value: Any) -> Any:
             return [without_nan(item) for item in value]
         case _:
             return value
+
+
+def printable(text: object) -> str:
+    """One line without control codes or undecodable bytes: file and class names can hold both."""
+    line = " ".join(str(text).splitlines())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)

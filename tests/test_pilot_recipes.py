@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aligncli.catalog import load_recipe
-from aligncli.cli.describe import describe_model
 from aligncli.config import Recipe
+from aligncli.config.describe import describe_model
 
 
 def differences(one: str, other: str) -> set[str]:

@@ -66,8 +66,8 @@ def show_recipe(
 
     These are the keys that --set can change, and the model's parameters and FLOPs."""
     from aligncli.catalog import load_recipe_and_parts
-    from aligncli.cli.describe import describe_model, recipe_sections
     from aligncli.cli.render import Output
+    from aligncli.config.describe import describe_model, recipe_sections
     from aligncli.overrides import parse_assignments
 
     output = Output(json=json)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aligncli.cli.progress import LineDisplay, ProgressReporter
-from aligncli.plain import without_nan
+from aligncli.plain import printable, without_nan
 
 
 class Styled(NamedTuple):
@@ -33,12 +33,6 @@ class Styled(NamedTuple):
 
 
 Cell = str | Styled
-
-
-def printable(text: object) -> str:
-    """One line without control codes or undecodable bytes: file and class names can hold both."""
-    line = " ".join(str(text).splitlines())
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -99,7 +93,8 @@ class Output:
         )
         for index, column in enumerate(columns):
             is_text = index < text_columns or index in wrapped_columns
-            table.add_column(Text(column), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+            header = Text("\n".join(printable(line) for line in column.split("\n")))  # a caller may wrap it
+            table.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
         for row in rows:
             table.add_row(*(_text(cell) for cell in row))
         if not self.json:

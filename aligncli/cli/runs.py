@@ -61,8 +61,9 @@ def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> N
 
 def show_run(run: options.Run, *, json: options.Json = False) -> None:
     """Show one run: its recipe, where it was trained, what it reached, which files it has."""
-    from aligncli.cli.describe import describe_data, describe_model, show_metrics
+    from aligncli.cli.describe import show_metrics
     from aligncli.cli.render import Output
+    from aligncli.config.describe import describe_data, describe_model
 
     output = Output(json=json)
     with output.waiting():

@@ -152,8 +152,9 @@ def run_job(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | 
 
 
 def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None, output: Output) -> None:
-    from aligncli.cli.describe import describe_data, describe_model, shell_path, show_metrics
+    from aligncli.cli.describe import shell_path, show_metrics
     from aligncli.cli.progress import duration
+    from aligncli.config.describe import describe_data, describe_model
 
     with output.waiting():  # torch takes seconds to import
         from aligncli.engine.distributed import ALONE

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from aligncli.catalog import load_recipe
 from aligncli.cli.progress import LineDisplay, ProgressReporter, duration
-from aligncli.cli.render import LiveDisplay, Output, Styled, number, printable
+from aligncli.cli.render import LiveDisplay, Output, Styled, number
 from aligncli.engine.reporter import Reporter
+from aligncli.plain import printable
 
 RECIPE = load_recipe("quickstart")
 

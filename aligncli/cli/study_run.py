@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aligncli.config import Study
     from aligncli.engine.jobs import Launcher
     from aligncli.engine.slurm_settings import SlurmSettings
-    from aligncli.engine.study_plan import Job, Plan
+    from aligncli.engine.study_plan import Plan
     from aligncli.engine.study_results import StudyResult
 
 PILOT, PILOT_ROI_CONV = "pilot", "pilot_roiconv"
@@ -79,9 +79,7 @@ def run_study(asked: Asked, *, json: bool) -> None:
         return
     launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
-        if plan.pretraining:
-            launcher.run("pre-training", plan.pretraining, reporter)
-        launcher.run("training", plan.trainings, reporter)
+        launcher.run("training", plan.jobs, reporter)
     values = [_conclude(asked, study, plan, output).to_json() for study in studies]
     output.data(values[0] if len(values) == 1 else {"studies": values})
 
@@ -110,8 +108,7 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     from aligncli.cli.study_tables import show_plan
     from aligncli.engine.launch import devices_for, threads_for
 
-    jobs: tuple[Job, ...] = (*plan.pretraining, *plan.trainings)
-    waiting = {job.run_dir: job.recipe for job in jobs if not job.is_finished()}
+    waiting = {job.run_dir: job.recipe for job in plan.jobs if not job.is_finished()}
     device, threads = devices_for(asked.device)[0], threads_for(asked.parallel)
     with output.progress(waiting="building the networks") as reporter:
         estimates = estimate_trainings(
@@ -120,7 +117,7 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
             threads=threads,
             progress=lambda done, total: reporter.stage("estimating", done=done, total=total),
         )
-    show_plan(output, jobs, estimates, parallel=asked.parallel, device=device)
+    show_plan(output, plan.jobs, estimates, parallel=asked.parallel, device=device)
 
 
 def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> StudyResult:

@@ -66,6 +66,18 @@ class Progress:
         self.faults += [line] if fault else []
         self.reporter.message(line)
 
+    def take_ready(self, count: int) -> list[Job]:
+        """At most `count` of the trainings that wait for nothing but a place, no longer among those that wait."""
+        ready = [job for job in self.waiting if job.is_ready][:count]
+        self.waiting = [job for job in self.waiting if job not in ready]
+        return ready
+
+    def give_up(self) -> None:
+        """End what waits, once nothing runs that it could start from."""
+        for job in self.waiting:
+            self.faults.append(f"{job.run_dir.name} was not started: there is no {job.starts_from}")
+        self.waiting = []
+
     def tell(self, running: Sequence[Job], *, queued: int = 0) -> None:
         """What runs, what is left, `queued` in a cluster's hands included, and the iterations of all together."""
         counts = {job.run_dir.name: (progress(job), iterations(job)) for job in running}

@@ -69,8 +69,11 @@ class LocalLauncher:
             )
         with stopping_children() as children:
             while progress.waiting or children:
-                while progress.waiting and len(children) < self.parallel:
-                    children.append(self.start(progress.waiting.pop(0), self.free_device(children)))
+                for job in progress.take_ready(self.parallel - len(children)):
+                    children.append(self.start(job, self.free_device(children)))
+                if not children:
+                    progress.give_up()
+                    break
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 for child in [child for child in children if child.process.poll() is not None]:
                     children.remove(child)

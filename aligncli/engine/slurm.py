@@ -99,10 +99,11 @@ class SlurmLauncher:
         """Give Slurm what it may be given now."""
         room = len(progress.waiting) if self.parallel is None else self.parallel - len(queue)
         submitted = []
-        for job in progress.waiting[: max(room, 0)]:
+        for job in progress.take_ready(max(room, 0)):
             submitted.append(self.submit(executor, job))
-            progress.waiting.remove(job)
             queue.append(submitted[-1])
+        if not queue:
+            progress.give_up()
         if submitted:
             progress.reporter.message(f"submitted {describe_jobs(submitted)}")
 

@@ -25,12 +25,21 @@ PRETRAINING = "pretrain_shapes"  # the recipe that makes them
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `features` is where its backbone and neck go, for a pre-training."""
+    """One training. `features` is where its backbone and neck go, for a pre-training.
+
+    `starts_from` is another job's `features`, for a training that has to wait for it.
+    """
 
     recipe: Recipe
     run_dir: Path
     seed: int
     features: Path | None = None
+    starts_from: Path | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what it starts from is there."""
+        return self.starts_from is None or self.starts_from.is_file()
 
     def is_finished(self) -> bool:
         """Whether the folder holds this very training, evaluated after its last iteration, and what is kept of it."""
@@ -48,14 +57,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Trainings in the order they can run, and which of them is which row.
+    """Trainings, and which of them is which row.
 
-    `runs` maps (study name, row name, seed) to the job.
+    `pretraining` is what unfinished trainings need. `runs` maps (study name, row name, seed) to the job.
     """
 
     pretraining: tuple[Job, ...]
     trainings: tuple[Job, ...]
     runs: dict[tuple[str, str, int], Job]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All of them, what others need first."""
+        return (*self.pretraining, *self.trainings)
 
 
 def make_plan(
@@ -94,7 +108,9 @@ def make_plan(
             if key not in trainings:
                 trainings[key] = training_job(recipe, folder, seed, key, features)
             runs[study_name, row.name, seed] = trainings[key]
-    return Plan(tuple(pretraining.values()), tuple(trainings.values()), runs)
+    needed = {job.starts_from for job in trainings.values() if not job.is_finished()}
+    first = tuple(job for job in pretraining.values() if job.features in needed)
+    return Plan(first, tuple(trainings.values()), runs)
 
 
 def pretraining_job(folder: Path, seed: int) -> Job:
@@ -112,7 +128,8 @@ def training_job(recipe: Recipe, folder: Path, seed: int, key: str, features: Pa
     runs = folder / "runs"
     made = sorted(path for path in runs.glob(f"*-{key}") if path.is_dir())
     started = recipe if features is None else recipe.changed({"weights": str(features.resolve())})
-    return Job(seeded(started, seed), made[0] if made else runs / f"{recipe.name}-{key}", seed)
+    run_dir = made[0] if made else runs / f"{recipe.name}-{key}"
+    return Job(seeded(started, seed), run_dir, seed, starts_from=features)
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:

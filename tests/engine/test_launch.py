@@ -32,9 +32,9 @@ class Recorder:
         self.counts.append((len(running), ended, waiting))
 
 
-def job(folder, seed=0, *, features=None, changes=None):
+def job(folder, seed=0, *, features=None, starts_from=None, changes=None):
     recipe = tiny_recipe("aligndet_small", SECONDS | {"seed": seed} | (changes or {}))
-    return Job(recipe, folder / f"run-s{seed}", seed, features)
+    return Job(recipe, folder / f"run-s{seed}", seed, features, starts_from)
 
 
 LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",), threads=1)
@@ -68,6 +68,27 @@ def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_fi
     with pytest.raises(TrainingError, match=r"run-s0 failed \(exit code 2, log .*\): error: weights .* do not exist"):
         LAUNCHER.run("training", jobs, Recorder())
     assert jobs[1].is_finished()
+
+
+@pytest.mark.slow
+def test_a_training_waits_for_what_it_starts_from(tmp_path):
+    features = tmp_path / "features.safetensors"
+    later = job(tmp_path, 0, starts_from=features, changes={"weights": str(features)})
+    recorder = Recorder()
+    LAUNCHER.run("training", [later, job(tmp_path, 1, features=features)], recorder)
+    assert [message.split(":")[0] for message in recorder.messages] == ["run-s1", "run-s0"]
+    assert (1, 0, 1) in recorder.counts  # there was a place, but it waited
+    assert later.is_finished()
+
+
+@pytest.mark.slow
+def test_a_training_whose_pre_training_failed_is_named_and_never_started(tmp_path):
+    features = tmp_path / "features.safetensors"
+    failing = job(tmp_path, 1, features=features, changes={"weights": str(tmp_path / "none.safetensors")})
+    later = job(tmp_path, 0, starts_from=features, changes={"weights": str(features)})
+    with pytest.raises(TrainingError, match=r"run-s1 failed .*; run-s0 was not started: there is no .*features"):
+        LAUNCHER.run("training", [failing, later], Recorder())
+    assert not later.run_dir.exists()
 
 
 @pytest.mark.slow

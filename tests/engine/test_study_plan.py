@@ -14,6 +14,14 @@ def plan(*names, seeds=1, folder, **options):
     return make_plan(studies, scale="small", seeds=seeds, folder=folder, changes={}, **options)
 
 
+def finish(job):
+    """Leave what a finished training leaves and a study reads."""
+    job.run_dir.mkdir(parents=True, exist_ok=True)
+    (job.run_dir / "recipe.json").write_text(job.recipe.model_dump_json())
+    last = {"iteration": job.recipe.schedule.iterations, "evaluation": {"AP": 1.0}}
+    (job.run_dir / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+
+
 def test_a_row_that_two_tables_share_is_trained_once(tmp_path):
     both = plan("alignment", "kernel", folder=tmp_path)
     assert both.runs["alignment", "roi_conv", 0] is both.runs["kernel", "head4", 0]
@@ -39,6 +47,25 @@ def test_seeds_change_weights_order_data_and_pretraining_and_share_nothing(tmp_p
     assert [job.recipe.data.train_seed for job in made.pretraining] == [101, 102]
 
 
+def test_pre_trainings_that_only_finished_trainings_started_from_are_not_repeated(tmp_path):
+    made = plan("alignment", seeds=3, folder=tmp_path)
+    for job in made.trainings:
+        if job.seed == 1:
+            finish(job)
+    assert [job.seed for job in plan("alignment", seeds=3, folder=tmp_path).pretraining] == [2]
+    assert plan("alignment", seeds=2, folder=tmp_path).pretraining == ()
+    assert [job.seed for job in plan("alignment", "kernel", seeds=2, folder=tmp_path).pretraining] == [1]
+
+
+def test_what_others_start_from_comes_first(tmp_path):
+    made = plan("alignment", seeds=2, folder=tmp_path)
+    assert [job.seed for job in made.jobs] == [1, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert [job.is_ready for job in made.jobs] == [True] * 5 + [False] * 4
+    made.pretraining[0].features.parent.mkdir()
+    made.pretraining[0].features.touch()
+    assert all(job.is_ready for job in made.jobs)
+
+
 def test_seed_0_is_the_recipe_itself():
     recipe = load_recipe("aligndet_small")
     assert seeded(recipe, 0) == recipe
@@ -57,12 +84,11 @@ def test_names_and_where_weights_lie_do_not_make_another_training():
 def test_a_training_is_finished_when_it_was_evaluated_after_its_last_iteration(tmp_path):
     job = plan("alignment", folder=tmp_path).trainings[0]
     assert not job.is_finished()
-    job.run_dir.mkdir(parents=True)
-    (job.run_dir / "recipe.json").write_text(job.recipe.model_dump_json())
+    finish(job)
+    assert job.is_finished()
     (job.run_dir / "metrics.jsonl").write_text('{"iteration": 1500, "loss": 1.0}\n')
     assert not job.is_finished()
-    (job.run_dir / "metrics.jsonl").write_text(json.dumps({"iteration": 1500, "evaluation": {"AP": 1.0}}) + "\n")
-    assert job.is_finished()
+    finish(job)
     other = job.recipe.changed({"optimizer.lr": 1.0})
     (job.run_dir / "recipe.json").write_text(other.model_dump_json())
     assert not job.is_finished()

@@ -38,7 +38,7 @@ from aligncli.cli.render import print_error, show_log
 from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
 from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
 from aligncli.environment import launched_place
-from aligncli.errors import UserError
+from aligncli.errors import UserError, first_line
 
 KEYBOARD_INTERRUPT = 130  # exit code
 # Plain help: rich's panels would cost a third of the start-up time and a usage error its one line.
@@ -203,6 +203,9 @@ def guard(command: Callable[[], int | None], *, debug: bool) -> int:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug=debug)
         return 2
     except Exception as error:  # noqa: BLE001  (the boundary: whatever comes here is our bug)
+        if "torchvision::" in str(error):  # as in "operator torchvision::nms does not exist"
+            print_error(f"torchvision does not work ({first_line(error)}): aligncli doctor says why", debug=debug)
+            return 2
         hint = "" if debug else " (run again with --debug for the traceback)"
         print_error(f"{type(error).__name__}: {error}{hint}", label="internal error", debug=debug)
         return 1

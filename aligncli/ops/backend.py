@@ -5,12 +5,14 @@ the specification. `native` is built at first use, so asking for it here may tak
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from aligncli.environment import ROI_CONV_BACKEND, forced_backend
 from aligncli.errors import DeviceError, RecipeError
 from aligncli_ext import cuda
+from aligncli_ext.cache import cache_directory
 from aligncli_ext.cpu import build_cpu_kernels, find_cpu_kernels, load_cpu_kernels
 
 BACKENDS = ("native", "portable", "reference")
@@ -96,6 +98,11 @@ def native_status(*, build: bool) -> list[NativeStatus]:
     if len(found) == 1:
         found.append(NativeStatus("cuda", False, "there is no CUDA device"))
     return found
+
+
+def kernel_cache() -> Path:
+    """The folder where compiled kernels are kept; it need not exist yet."""
+    return cache_directory()
 
 
 def _check_known(name: str, what: str) -> None:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 
 from aligncli_ext import cpu
 from tests.cli.command_line import Run
+
+BROKEN_TORCHVISION = """
+import torch
+torch.library.register_fake("torchvision::nms")(lambda *arguments: None)  # the real one does so too
+"""
+
+
+@pytest.fixture(autouse=True)
+def enough_room(monkeypatch):
+    """Whatever the machine that runs the tests has."""
+    monkeypatch.setattr("aligncli.analysis.doctor.find_problems", lambda *_: [])
 
 
 @pytest.fixture
@@ -62,3 +78,50 @@ def test_a_build_that_fails_is_reported_with_the_compilers_words(run: Run, broke
 def test_a_forced_backend_is_pointed_out(run: Run, monkeypatch):
     monkeypatch.setenv("ALIGNCLI_ROI_CONV", "portable")
     assert "ALIGNCLI_ROI_CONV forces portable" in run("doctor").stdout
+
+
+def test_room_and_threads_are_told_to_a_bug_report(run: Run):
+    document = run("doctor", "--json").json
+    assert {room["what"] for room in document["disk"]} == {"runs", "kernels", "temporary files"}
+    assert all(0 <= room["free"] <= room["total"] for room in document["disk"])
+    assert document["threads"]["torch"] == torch.get_num_threads()
+    assert document["packages"]["numpy"] == version("numpy")
+    assert document["torchvision_operators"]["works"]
+    assert document["problems"] == []
+
+
+@pytest.fixture(scope="module")
+def broken_torchvision(tmp_path_factory) -> dict[str, str]:
+    """An environment in which torchvision is of another build than torch."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "torchvision").mkdir()
+    (folder / "torchvision" / "__init__.py").write_text(BROKEN_TORCHVISION)
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}"}
+
+
+def aligncli(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "aligncli", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_torchvision_of_another_build_is_explained_with_the_line_that_mends_it(broken_torchvision):
+    ended = aligncli("doctor", "--json", env=broken_torchvision)
+    assert ended.returncode == 2
+    document = json.loads(ended.stdout)
+    found = document["torchvision_operators"]
+    assert "operator torchvision::nms does not exist" in found["detail"]
+    assert f"was built for another torch than {torch.__version__}" in found["detail"]
+    release = torch.__version__.partition("+")[0]
+    assert found["remedy"].startswith("pip uninstall --yes torchvision && pip install torchvision ")
+    assert f'"torch=={release}"' in found["remedy"]
+    assert found["remedy"] in document["problems"][0]
+    assert document["backends"]  # the rest is told all the same
+    assert ended.stderr.splitlines()[-1] == f"error: {document['problems'][0]}"
+
+
+def test_other_commands_point_to_doctor_where_torchvision_is_broken(broken_torchvision):
+    ended = aligncli("recipes", "show", "quickstart", env=broken_torchvision)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "error: torchvision does not work (operator torchvision::nms does not exist): aligncli doctor says why\n"
+    )

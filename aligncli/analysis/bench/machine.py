@@ -51,7 +51,7 @@ def describe_machine(device: str) -> Machine:
         versions |= {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
     return Machine(
         device=torch.cuda.get_device_name(device) if is_cuda else "cpu",
-        processor=_processor(),
+        processor=processor_name(),
         num_cores=os.cpu_count() or 1,
         num_threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -61,7 +61,7 @@ def describe_machine(device: str) -> Machine:
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's model name where the system tells, else its architecture."""
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []

@@ -12,17 +12,20 @@ from torch import Tensor
 
 from aligncli.ops import portable
 from aligncli.ops.chunking import Part, split_into_chunks
-from aligncli.ops.matmul import prepare_product, product_of_transposes
+from aligncli.ops.matmul import Product, add_product_of_transposes, onednn_serves
 from aligncli.ops.taps import sum_dtype
 
-# Rows of a matrix product: whole tiles, and enough of them to hide that the packed matrix is read again. Backward
-# a chunk is also what the weight's gradient sums over before it is touched, and each thread has as many.
-FORWARD_ROWS = 384
-BACKWARD_ROWS = 512
+# Rows of a product with the weight in float32: whole tiles, and enough of them to hide that the packed matrix is read
+# again. In the weight's gradient they are what is summed before it is touched, and each thread has as many. Half types
+# take twice as many in the same memory: what a chunk costs beside its numbers weighs twice as much there.
+PRODUCT_ROWS = 384
+WEIGHT_GRADIENT_ROWS = 512
 CHUNK_BYTES = 10 << 20
 TILE = 64
-# Of the part of the weight that is worked on: large kernels are taken some rows at a time.
-MATRIX_BYTES = 8 << 20
+# Of the part of the weight that is worked on. Large kernels are taken some kernel rows at a time and, forward, some
+# outputs of a row: while that part is packed it is held twice.
+FORWARD_MATRIX_BYTES = 4 << 20
+BACKWARD_MATRIX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class KernelRows:
     def num_taps(self) -> int:
         return (self.end - self.begin) * self.kernel_size[1]
 
-    def matrix(self, weight: Tensor) -> Tensor:
-        """(O, taps C) of a weight (O, C, kh, kw); a view where that is channels-last."""
-        return portable._matrix(weight[:, :, self.begin : self.end])
+    def matrix(self, weight: Tensor, outputs: slice = slice(None)) -> Tensor:
+        """(o, taps C) of a weight (O, C, kh, kw) and o of its outputs; a view where that is channels-last."""
+        return portable._matrix(weight[outputs, :, self.begin : self.end])
 
 
 def forward(
@@ -68,27 +71,28 @@ def forward(
     levels = _lay_out(features, boxes, strides)
     rows = weight.new_empty(sum(level.num_locations() for level in levels), weight.shape[0])
     # In bfloat16 a sum over groups would be rounded after each.
-    groups = [_whole_kernel(weight)] if weight.dtype == torch.bfloat16 else _groups_of_kernel_rows(weight)
-    for kernel in groups:
-        _multiply_columns(levels, kernel, weight, bias, rows)
+    if weight.dtype == torch.bfloat16:
+        _multiply_columns(levels, _whole_kernel(weight), slice(None), weight, bias, rows)
+        return rows
+    for kernel in _groups_of_kernel_rows(weight, FORWARD_MATRIX_BYTES):
+        for outputs in _groups_of_outputs(weight, kernel):
+            _multiply_columns(levels, kernel, outputs, weight, bias, rows)
     return rows
 
 
 def _multiply_columns(
-    levels: Sequence[Level], kernel: KernelRows, weight: Tensor, bias: Tensor | None, rows: Tensor
+    levels: Sequence[Level], kernel: KernelRows, outputs: slice, weight: Tensor, bias: Tensor | None, rows: Tensor
 ) -> None:
-    """The share of these kernel rows in the output: the first ones set it, with the bias, others add to it."""
+    """The share of these kernel rows in these outputs: the first ones set them, with the bias, others add to them."""
     is_first = kernel.begin == 0
-    multiply = prepare_product(kernel.matrix(weight), bias if is_first else None)
-    columns = _columns_buffer(weight, kernel, len(rows), FORWARD_ROWS)
+    product = Product(kernel.matrix(weight, outputs), bias[outputs] if is_first and bias is not None else None)
     start = 0
-    for parts in _chunks(levels, columns):
-        chunk = _gather(levels, parts, kernel, columns)
+    for chunk in _gathered_chunks(levels, kernel, PRODUCT_ROWS):
         end = start + len(chunk)
         if is_first:
-            rows[start:end] = multiply(chunk)
+            product.write(chunk, rows[start:end, outputs])
         else:
-            rows[start:end] += multiply(chunk)
+            product.add(chunk, rows[start:end, outputs])
         start = end
 
 
@@ -116,8 +120,11 @@ def backward(
     grad_boxes = [
         torch.zeros_like(level.boxes) if needed else None for level, needed in zip(levels, needs[num_levels:-1])
     ]
-    for kernel in _groups_of_kernel_rows(weight):
-        _add_gradients(grad_rows, levels, kernel, weight, grad_weight, grad_maps, grad_boxes)
+    for kernel in _groups_of_kernel_rows(weight, BACKWARD_MATRIX_BYTES):
+        if grad_weight is not None:
+            _add_weight_gradient(grad_rows, levels, kernel, grad_weight)
+        if any(needs[:-1]):
+            _add_sampled_gradients(grad_rows, levels, kernel, weight, grad_maps, grad_boxes)
     gradients = [
         *(grad.permute(0, 3, 1, 2).to(weight.dtype) for grad in grad_maps if grad is not None),
         *(grad.to(level.dtype) for grad, level in zip(grad_boxes, boxes) if grad is not None),
@@ -127,29 +134,33 @@ def backward(
     return gradients
 
 
-def _add_gradients(
+def _add_weight_gradient(
+    grad_rows: Tensor, levels: Sequence[Level], kernel: KernelRows, grad_weight: Tensor
+) -> None:
+    """Add what these kernel rows' columns and the outputs' gradient make of the weight's."""
+    total = kernel.matrix(grad_weight)
+    start = 0
+    for chunk in _gathered_chunks(levels, kernel, WEIGHT_GRADIENT_ROWS * torch.get_num_threads()):
+        end = start + len(chunk)
+        add_product_of_transposes(total, grad_rows[start:end], chunk)
+        start = end
+
+
+def _add_sampled_gradients(
     grad_rows: Tensor,
     levels: Sequence[Level],
     kernel: KernelRows,
     weight: Tensor,
-    grad_weight: Tensor | None,
     grad_maps: Sequence[Tensor | None],
     grad_boxes: Sequence[Tensor | None],
 ) -> None:
-    """Add the share of these kernel rows to the gradients that are wanted."""
-    needs_columns = any(grad is not None for grad in (*grad_maps, *grad_boxes))
-    multiply = prepare_product(kernel.matrix(weight).T, None) if needs_columns else None
-    columns = _columns_buffer(weight, kernel, len(grad_rows), BACKWARD_ROWS * torch.get_num_threads())
+    """Add the share of these kernel rows to the gradients of maps and boxes that are wanted."""
+    product = Product(kernel.matrix(weight).T)
     start = 0
-    for parts in _chunks(levels, columns):
+    for parts in _chunks(levels, _chunk_size(levels, kernel, PRODUCT_ROWS)):
         end = start + sum(part.count for part in parts)
-        grad = grad_rows[start:end]
+        _scatter(product(grad_rows[start:end]), levels, parts, kernel, grad_maps, grad_boxes)
         start = end
-        if grad_weight is not None:
-            product = product_of_transposes(grad, _gather(levels, parts, kernel, columns))
-            kernel.matrix(grad_weight).add_(product)
-        if multiply is not None:
-            _scatter(multiply(grad), levels, parts, kernel, grad_maps, grad_boxes)
 
 
 def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[float]) -> list[Level]:
@@ -175,44 +186,55 @@ def _whole_kernel(weight: Tensor) -> KernelRows:
     return KernelRows(kernel_size, 0, kernel_size[0])
 
 
-def _groups_of_kernel_rows(weight: Tensor) -> Iterator[KernelRows]:
+def _groups_of_kernel_rows(weight: Tensor, most_bytes: int) -> Iterator[KernelRows]:
+    """As many kernel rows at a time as take `most_bytes` of the weight, at least one."""
     out_channels, channels, kernel_height, kernel_width = weight.shape
     row_bytes = out_channels * kernel_width * channels * weight.itemsize
-    num_rows = max(1, MATRIX_BYTES // row_bytes)
+    num_rows = max(1, most_bytes // row_bytes)
     for begin in range(0, kernel_height, num_rows):
         yield KernelRows((kernel_height, kernel_width), begin, min(begin + num_rows, kernel_height))
 
 
-def _columns_buffer(weight: Tensor, kernel: KernelRows, num_locations: int, num_rows: int) -> Tensor:
-    """Room for a chunk of columns: `num_rows`, fewer where they would take more than CHUNK_BYTES, at least one."""
-    width = kernel.num_taps() * weight.shape[1]
-    fitting = max(1, CHUNK_BYTES // (width * weight.itemsize))
+def _groups_of_outputs(weight: Tensor, kernel: KernelRows) -> Iterator[slice]:
+    """All outputs; equal shares of them where these kernel rows' part of the weight, packed, would be too large."""
+    out_channels, channels = weight.shape[:2]
+    if not onednn_serves(weight):
+        yield slice(None)
+        return
+    matrix_bytes = out_channels * kernel.num_taps() * channels * weight.itemsize
+    share = -(-out_channels // -(-matrix_bytes // FORWARD_MATRIX_BYTES))
+    share = min(-(-share // TILE) * TILE, out_channels)
+    for begin in range(0, out_channels, share):
+        yield slice(begin, begin + share)
+
+
+def _chunk_size(levels: Sequence[Level], kernel: KernelRows, num_rows: int) -> int:
+    """Locations of a chunk: `num_rows` in float32; fewer where columns would take over CHUNK_BYTES, at least one."""
+    like = levels[0].map
+    row_bytes = kernel.num_taps() * like.shape[-1] * like.itemsize
+    fitting = max(1, CHUNK_BYTES // row_bytes)
     if fitting > TILE:
         fitting -= fitting % TILE
-    return weight.new_empty(min(num_rows, fitting, num_locations), width)
+    return min(num_rows * torch.float32.itemsize // like.itemsize, fitting)
 
 
-def _chunks(levels: Sequence[Level], columns: Tensor) -> Iterator[list[Part]]:
-    return split_into_chunks([level.num_locations() for level in levels], len(columns))
+def _chunks(levels: Sequence[Level], chunk_size: int) -> Iterator[list[Part]]:
+    return split_into_chunks([level.num_locations() for level in levels], chunk_size)
 
 
-def _gather(levels: Sequence[Level], parts: Sequence[Part], kernel: KernelRows, columns: Tensor) -> Tensor:
-    """Columns (r, taps C) of a chunk's r locations: the first rows of the buffer."""
-    end = 0
-    for part in parts:
-        level = levels[part.level]
-        start, end = end, end + part.count
-        torch.ops.aligncli_ext.gather(
-            level.map,
-            level.boxes,
-            part.first,
-            *kernel.kernel_size,
-            kernel.begin,
-            kernel.end,
-            level.stride,
-            columns[start:end],
-        )
-    return columns[:end]
+def _gathered_chunks(levels: Sequence[Level], kernel: KernelRows, num_rows: int) -> Iterator[Tensor]:
+    """The columns (r, taps C) of a chunk's r locations, one chunk after the other in the same memory."""
+    like = levels[0].map
+    chunk_size = min(_chunk_size(levels, kernel, num_rows), sum(level.num_locations() for level in levels))
+    columns = like.new_empty(chunk_size, kernel.num_taps() * like.shape[-1])
+    for parts in _chunks(levels, chunk_size):
+        end = 0
+        for part in parts:
+            level = levels[part.level]
+            start, end = end, end + part.count
+            place = (part.first, *kernel.kernel_size, kernel.begin, kernel.end, level.stride)
+            torch.ops.aligncli_ext.gather.default(level.map, level.boxes, *place, columns[start:end])
+        yield columns[:end]
 
 
 def _scatter(
@@ -228,6 +250,6 @@ def _scatter(
         level, grad_map, level_grad_boxes = levels[part.level], grad_maps[part.level], grad_boxes[part.level]
         place = (part.first, *kernel.kernel_size, kernel.begin, kernel.end, level.stride)
         if grad_map is not None:
-            torch.ops.aligncli_ext.scatter(grad, level.boxes, *place, grad_map)
+            torch.ops.aligncli_ext.scatter.default(grad, level.boxes, *place, grad_map)
         if level_grad_boxes is not None:
-            torch.ops.aligncli_ext.grad_boxes(grad, level.map, level.boxes, *place, level_grad_boxes)
+            torch.ops.aligncli_ext.grad_boxes.default(grad, level.map, level.boxes, *place, level_grad_boxes)

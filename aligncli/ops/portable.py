@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aligncli.ops.matmul import prepare_product, product_of_transposes
+from aligncli.ops.matmul import Product, add_product_of_transposes
 from aligncli.ops.taps import chunks, sum_dtype
 
 
@@ -26,13 +26,13 @@ def forward(
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,).
     """
     rows = weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
-    multiply = prepare_product(_matrix(weight), bias)
+    product = Product(_matrix(weight), bias)
     start = 0
     for level, level_boxes, stride in zip(features, boxes, strides, strict=True):
         table = _table(level)
         for chunk in chunks(level, level_boxes, weight, stride):
             end = start + len(chunk)
-            rows[start:end] = multiply(chunk.gather(table))
+            product.write(chunk.gather(table), rows[start:end])
             start = end
     return rows
 
@@ -53,7 +53,7 @@ def backward(
     num_levels = len(features)
     grad_rows = grad_rows.contiguous()  # the gradient of a sum is one number, expanded
     matrix = _matrix(weight)
-    multiply = prepare_product(matrix.T, None)
+    product = Product(matrix.T)
     grad_matrix = matrix.new_zeros(matrix.shape, dtype=sum_dtype(weight)) if needs[-1] else None
     grad_features, grad_boxes = [], []
     start = 0
@@ -66,10 +66,10 @@ def backward(
             grad = grad_rows[start:end]
             start = end
             if grad_matrix is not None:
-                grad_matrix += product_of_transposes(grad, chunk.gather(table))
+                add_product_of_transposes(grad_matrix, grad, chunk.gather(table))
             if not (need_features or need_boxes):
                 continue
-            grad_taps = multiply(grad).view(-1, table.shape[1]).to(sum_dtype(weight))  # (r K, C)
+            grad_taps = product(grad).view(-1, table.shape[1]).to(sum_dtype(weight))  # (r K, C)
             if grad_table is not None:
                 chunk.scatter(grad_taps, grad_table)
             if need_boxes:

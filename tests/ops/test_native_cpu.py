@@ -130,22 +130,38 @@ def problem(random_boxes, channels=5, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 20_000])
-@pytest.mark.parametrize("matrix_bytes", [1, 2000])
-def test_chunks_and_groups_of_kernel_rows_do_not_change_the_result(
+@pytest.mark.parametrize("matrix_bytes", [1, 2000])  # a kernel row of an output takes 200
+def test_chunks_and_groups_of_kernel_rows_and_outputs_do_not_change_the_result(
     monkeypatch, random_boxes, chunk_bytes, matrix_bytes
 ):
     features, boxes, weight, strides = problem(random_boxes)
     grad = torch.randn(2 * (42 + 12 + 2), 4, dtype=torch.float64)
-    needs = [True] * 7
+    bias, needs = torch.randn(4, dtype=torch.float64), [True] * 7
 
     def compute(implementation):
-        rows = implementation.forward(features, boxes, weight, None, strides)
+        rows = implementation.forward(features, boxes, weight, bias, strides)
         return rows, *implementation.backward(grad, features, boxes, weight, strides, needs)
 
     expected = compute(portable)
     monkeypatch.setattr(native, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(native, "MATRIX_BYTES", matrix_bytes)
+    monkeypatch.setattr(native, "TILE", 2)
+    monkeypatch.setattr(native, "onednn_serves", lambda _: True)  # which takes some outputs at a time
+    monkeypatch.setattr(native, "FORWARD_MATRIX_BYTES", matrix_bytes)
+    monkeypatch.setattr(native, "BACKWARD_MATRIX_BYTES", matrix_bytes)
     torch.testing.assert_close(compute(native), expected, rtol=0, atol=1e-11)
+
+
+def test_a_large_weight_is_packed_a_part_at_a_time(monkeypatch):
+    """While a part is packed it is held twice, and with it the forward pass is to stay within 8 MB."""
+    monkeypatch.setattr(native, "onednn_serves", lambda _: True)
+    weight = torch.empty(1024, 256, 7, 7).to(memory_format=torch.channels_last)
+    parts = [
+        kernel.matrix(weight, outputs)
+        for kernel in native._groups_of_kernel_rows(weight, native.FORWARD_MATRIX_BYTES)
+        for outputs in native._groups_of_outputs(weight, kernel)
+    ]
+    assert sum(part.numel() for part in parts) == weight.numel()
+    assert max(part.numel() * part.itemsize for part in parts) <= native.FORWARD_MATRIX_BYTES
 
 
 def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs():

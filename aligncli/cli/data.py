@@ -44,8 +44,9 @@ def check(
 
     Looks at the annotations, decodes every image and compares the two splits.
 
-    Prints one line for each fault. Exit code 0 if there is none, else 2. With --fix, a repaired copy of the
-    annotations of --split is written instead, and nothing of the folder is changed.
+    Prints one line for each fault. Exit code 0 if there is none, else 2. What is only worth knowing, such as
+    CMYK or animated images, is a note. With --fix, a repaired copy of the annotations of --split is written
+    instead, and nothing of the folder is changed.
     """
     from aligncli.catalog import data_in
     from aligncli.cli.render import Output
@@ -60,17 +61,17 @@ def check(
     with output.waiting():
         from aligncli.data.check import check_folder
     with output.progress(waiting="reading annotations") as reporter:
-        faults = check_folder(
+        found = check_folder(
             folder,
             images=layout.images,
             train_annotations=layout.train_annotations,
             val_annotations=layout.val_annotations,
             progress=lambda done, total: reporter.stage("images", done=done, total=total),
         )
-    for fault in faults:
-        output.line(fault)
-    output.data({"folder": str(folder), "faults": faults})
-    if faults:
+    for line in (*found.faults, *(f"note: {note}" for note in found.notes)):
+        output.line(line)
+    output.data({"folder": str(folder), "faults": found.faults, "notes": found.notes, "counts": dict(found.counts)})
+    if found.faults:
         raise typer.Exit(2)
     output.line(f"{folder}: no faults")
 

@@ -12,6 +12,8 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from aligncli.errors import DataError
 MAX_PIXELS = 2**26  # 67 million, 201 MB decoded; a 45-megapixel photograph passes
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
+_ORIENTATION, _TURNED = 0x0112, range(2, 9)  # EXIF's key, and the values that are not upright
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # What Pillow's decoders are known to raise on damaged bytes
 _DECODER_ERRORS = (
@@ -36,6 +39,15 @@ class UnreadableImageError(DataError):
     """An image file is missing, damaged, too large or of a format that is not allowed."""
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file that can be used is: its EXIF-upright size, and what is unusual about it, in words."""
+
+    height: int
+    width: int
+    oddities: tuple[str, ...] = ()
+
+
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode a file to uint8 (3, H, W), RGB, EXIF-upright. Raises UnreadableImageError.
 
@@ -46,10 +58,21 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a file to a PIL image, mode RGB, EXIF-upright. Raises UnreadableImageError."""
+    return _decode(path, max_pixels)[0]
+
+
+def inspect_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Decode a file as training does, for what there is to know of it. Raises UnreadableImageError."""
+    image, oddities = _decode(path, max_pixels)
+    return ImageFacts(image.height, image.width, oddities)
+
+
+def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
     try:
         with _open_header(path, max_pixels) as image:
+            oddities = tuple(_oddities(image))
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return _to_rgb(image), oddities
     except UnreadableImageError:
         raise
     except _DECODER_ERRORS as error:
@@ -122,6 +145,20 @@ def _open_header(path: Path, max_pixels: int) -> Image.Image:
             f"image {path}: {image.width} x {image.height} is over the budget of {max_pixels} pixels"
         )
     return image
+
+
+def _oddities(image: Image.Image) -> Iterator[str]:
+    """What reading changes or leaves out of an image, before it is decoded."""
+    if image.mode == "CMYK":
+        yield "is CMYK and read without its colour profile"
+    if image.format == "PNG" and ";16" in str(image.tile[0].args):  # mode RGB does not tell
+        yield "has 16 bits a channel, of which the high 8 are read"
+    if getattr(image, "is_animated", False):
+        yield "holds several pictures, of which the first is read"
+    if image.size == (1, 1):
+        yield "is 1 x 1 pixel"
+    if image.getexif().get(_ORIENTATION) in _TURNED:
+        yield "is turned upright as its EXIF header says"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

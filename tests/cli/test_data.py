@@ -14,7 +14,20 @@ from tests.cli.command_line import Run
 def test_a_sound_folder_has_no_faults(run: Run, data_folder: Path) -> None:
     ended = run("data", "check", data_folder)
     assert (ended.code, ended.stdout) == (0, f"{data_folder}: no faults\n")
-    assert run("data", "check", data_folder, "--json").json == {"folder": str(data_folder), "faults": []}
+    found = run("data", "check", data_folder, "--json").json
+    assert found == {"folder": str(data_folder), "faults": [], "notes": [], "counts": {}}
+
+
+def test_what_is_only_unusual_is_a_note_and_exit_code_0(run: Run, data_folder: Path) -> None:
+    Image.new("CMYK", (64, 48)).save(data_folder / "images" / "val0.png", format="JPEG")
+    ended = run("data", "check", data_folder)
+    assert ended.code == 0
+    note, end = ended.stdout.splitlines()
+    assert note.startswith("note: ")
+    assert note.endswith("images[0].file_name: is CMYK and read without its colour profile ('val0.png')")
+    assert end == f"{data_folder}: no faults"
+    counts = run("data", "check", data_folder, "--json").json["counts"]
+    assert counts == {"is CMYK and read without its colour profile": 1}
 
 
 def test_a_faulty_folder_gets_a_line_a_fault_and_exit_code_2(run: Run, data_folder: Path) -> None:

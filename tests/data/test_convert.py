@@ -74,7 +74,7 @@ def test_yolo_boxes_and_polygons_become_pixels(tmp_path):
     }
     assert sum(len(document["images"]) for document in documents.values()) == 3
     with_boxes = {split: document for split, document in documents.items() if document["annotations"]}
-    faults = check_folder(tmp_path / "coco")
+    faults = check_folder(tmp_path / "coco").faults
     assert all("annotations: is empty" in fault for fault in faults)
     assert len(faults) == 2 - len(with_boxes)
 
@@ -95,7 +95,7 @@ def test_yolo_s_own_splits_are_kept_wherever_its_paths_point(tmp_path):
         "train": ["train/train0.jpg", "train/train1.jpg"],
         "val": ["valid/valid0.jpg", "valid/valid1.jpg"],
     }
-    assert check_folder(tmp_path / "coco") == []
+    assert check_folder(tmp_path / "coco").faults == []
     assert CocoDataset(CocoConfig(root=str(tmp_path / "coco")), "val")[0][1]["boxes"].tolist() == [[10, 7.5, 30, 22.5]]
 
 
@@ -157,7 +157,7 @@ def test_voc_counts_pixels_from_one_and_difficult_objects_are_crowd_regions(tmp_
     documents = to_folder(read_voc(root), tmp_path / "coco")
     assert boxes(documents) == {"x.jpg": [("dog", [0, 0, 10, 20], 0)], "y.jpg": [("cat", [4, 5, 36, 25], 1)]}
     assert [image["file_name"] for image in documents["val"]["images"]] == ["y.jpg"]
-    assert check_folder(tmp_path / "coco") == []
+    assert check_folder(tmp_path / "coco").faults == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ import io
 import os
 import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -11,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from aligncli.data.images import UnreadableImageError, file_name_fault, read_image, safe_image_path
+from aligncli.data.images import (
+    ImageFacts,
+    UnreadableImageError,
+    file_name_fault,
+    inspect_image,
+    read_image,
+    safe_image_path,
+)
 from aligncli.errors import DataError
+from tests.data.png_files import COLOUR, chunk, png
 
 ORIENTATION = 0x0112
 
@@ -116,6 +123,25 @@ def test_an_animation_gives_its_first_frame(tmp_path):
     assert read_image(tmp_path / "a.webp")[:, 0, 0].tolist() == [255, 0, 0]
 
 
+def test_facts_are_the_upright_size_and_nothing_for_an_ordinary_image(tmp_path):
+    for name in ("a.png", "a.jpg", "a.bmp", "a.webp"):
+        Image.fromarray(gradient(6, 16)).save(tmp_path / name)
+        assert inspect_image(tmp_path / name) == ImageFacts(height=6, width=16)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(gradient(6, 16)).save(tmp_path / "b.jpg", exif=exif)
+    facts = inspect_image(tmp_path / "b.jpg")
+    assert (facts.height, facts.width) == (16, 6)
+    assert facts.oddities == ("is turned upright as its EXIF header says",)
+
+
+def test_sixteen_bits_of_colour_are_told(tmp_path):
+    """Pillow's mode is RGB for these too."""
+    (tmp_path / "a.png").write_bytes(png(5, 4, bits=16, colour=COLOUR, row=b"\x12\x34" * 15))
+    assert inspect_image(tmp_path / "a.png").oddities == ("has 16 bits a channel, of which the high 8 are read",)
+    assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [0x12, 0x12, 0x12]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UnreadableImageError, match=r"image .*gone\.png: no such file"):
         read_image(tmp_path / "gone.png")
@@ -155,8 +181,7 @@ def test_a_truncated_file_is_unreadable(tmp_path, extension):
 def png_of_stated_size(width, height):
     """A valid PNG header for any size, with the pixels of another, tiny image behind it."""
     content = encoded(Image.fromarray(gradient()), format="PNG")
-    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
-    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    return content[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + content[24:29]) + content[33:]
 
 
 @pytest.mark.parametrize("side", [9_000, 12_000, 50_000])  # ours to refuse, Pillow warns, Pillow refuses

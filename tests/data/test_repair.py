@@ -148,7 +148,7 @@ def test_a_folder_is_sound_with_its_repaired_annotations(folder):
     kept = [record for record in repaired["annotations"] if "segmentation" in record]
     assert len(kept) == 1
     path.write_text(json.dumps(repaired))
-    assert check_folder(folder.root) == []
+    assert check_folder(folder.root).faults == []
 
 
 def test_every_image_is_counted(folder):
@@ -160,7 +160,7 @@ def test_every_image_is_counted(folder):
     ]
     folder.write("train", document)
     told = []
-    assert check_folder(folder.root, progress=lambda *count: told.append(count)) == []
+    assert check_folder(folder.root, progress=lambda *count: told.append(count)).faults == []
     train = [count for count in told if count[1] == len(document["images"])]
     assert train[0][0] == 0
     assert train[-1] == (len(document["images"]),) * 2

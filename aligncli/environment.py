@@ -43,6 +43,30 @@ def launched_place() -> Place | None:
     )
 
 
+@dataclass(frozen=True)
+class SlurmJob:
+    """The Slurm job that this process belongs to.
+
+    number: its id. task: of this process's step, from 0. restarts: how often Slurm has requeued the job.
+    """
+
+    number: str
+    task: int
+    restarts: int
+
+
+def slurm_job() -> SlurmJob | None:
+    """The Slurm job that this process runs in; None outside of one."""
+    found = os.environ
+    if "SLURM_JOB_ID" not in found:
+        return None
+    return SlurmJob(
+        number=found["SLURM_JOB_ID"],
+        task=int(found.get("SLURM_PROCID", 0)),
+        restarts=int(found.get("SLURM_RESTART_COUNT", 0)),
+    )
+
+
 def renew_store_at_restarts() -> None:
     """Make PyTorch's elastic launcher, in this process, give every start of the processes a key-value store of its own.
 

@@ -16,7 +16,7 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.render import Output
-from aligncli.environment import Place, launched_place
+from aligncli.environment import Place, launched_place, slurm_job
 from aligncli.errors import DeviceError, UserError
 
 if TYPE_CHECKING:
@@ -57,15 +57,20 @@ class TrainJob:
 
 
 def asked_processes(
-    nproc: int | None, nodes: str | None, rendezvous: str | None, max_restarts: int
+    nproc: int | None, nodes: str | None, rendezvous: str | None, max_restarts: int, *, slurm: bool = False
 ) -> Processes | None:
-    """What the options say; None where they ask for no process beside this one. Raises UserError."""
+    """What the options say; None where they ask for no process beside this one. Raises UserError.
+
+    In a `slurm` job machines know where to meet, and there are as many as it was given.
+    """
     if nproc is None and nodes is None and rendezvous is None:
         return None
     if launched_place() is not None:
         raise UserError("--nproc, --nodes and --rdzv start processes, and torchrun has done so: drop one of the two")
     low, high = _machines(nodes or "1")
-    if high > 1 and rendezvous is None:
+    if slurm and (rendezvous is not None or low != high):
+        raise UserError("a Slurm job has a fixed number of machines, which find each other: --nodes N without --rdzv")
+    if high > 1 and rendezvous is None and not slurm:
         raise UserError(f"--nodes {nodes} needs a place to meet: add --rdzv HOST:PORT, the same on every machine")
     if rendezvous is not None and not rendezvous.rpartition(":")[2].isdecimal():
         raise UserError(f"--rdzv {rendezvous} has no port: expected HOST:PORT, such as 10.0.0.1:29400")
@@ -82,21 +87,27 @@ def asked_processes(
 
 def launch(job: TrainJob, processes: Processes) -> None:
     """Start the processes of a training and wait for them. Raises UserErrors, and typer.Exit with their exit code."""
-    from aligncli.engine.distributed import rank_device
     from aligncli.engine.elastic import run_processes
     from aligncli.engine.launch import threads_for
-    from aligncli.engine.schedule import check_schedule
 
     count = processes.per_machine
-    for machines in range(processes.min_machines, processes.max_machines + 1):
-        check_schedule(job.recipe.schedule, num_ranks=machines * count)
-    device = rank_device(job.device, Place(rank=0, size=count, local_rank=0, local_size=count, restarts=0))
-    if device.startswith("cuda"):
+    if check_processes(job, processes).startswith("cuda"):
         _check_gpus(count)
     threads = job.threads or threads_for(count) or None
     code = run_processes(processes, work, replace(job, threads=threads))
     if code:
         raise typer.Exit(code)
+
+
+def check_processes(job: TrainJob, processes: Processes) -> str:
+    """The first one's device. Raises UserErrors where they cannot share the batch or the device."""
+    from aligncli.engine.distributed import rank_device
+    from aligncli.engine.schedule import check_schedule
+
+    count = processes.per_machine
+    for machines in range(processes.min_machines, processes.max_machines + 1):
+        check_schedule(job.recipe.schedule, num_ranks=machines * count)
+    return rank_device(job.device, Place(rank=0, size=count, local_rank=0, local_size=count, restarts=0))
 
 
 def work(job: TrainJob) -> int:
@@ -144,16 +155,16 @@ def together(world: World | None) -> AbstractContextManager[object]:
 
 
 def was_restarted() -> bool:
-    """Whether this process takes the place of one that died."""
-    place = launched_place()
-    return place is not None and place.restarts > 0
+    """Whether this process takes the place of one that died, or its Slurm job was requeued."""
+    place, slurm = launched_place(), slurm_job()
+    return (place is not None and place.restarts > 0) or (slurm is not None and slurm.restarts > 0)
 
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a training can go on there."""
     from aligncli.engine.run_folder import RunFolder
 
-    return any(RunFolder(run_dir).checkpoints_path.glob("[0-9]*"))
+    return RunFolder(run_dir).newest_checkpoint() > 0
 
 
 def _machines(text: str) -> tuple[int, int]:

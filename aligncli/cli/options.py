@@ -31,6 +31,11 @@ class Scale(StrEnum):
     photo = "photo"
 
 
+class LauncherKind(StrEnum):
+    local = "local"
+    slurm = "slurm"
+
+
 class Precision(StrEnum):
     bf16 = "bf16"
     fp16 = "fp16"
@@ -52,6 +57,10 @@ Assignments = Annotated[
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="FOLDER", help="Images with COCO annotations, instead of the recipe's data."),
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="KEY=VALUE", help="Of the Slurm jobs, such as partition=gpu; repeatable."),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="CPU threads. Default: torch's.")

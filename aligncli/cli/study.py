@@ -25,11 +25,7 @@ Jobs = Annotated[
     typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side. Default: 1; with Slurm, its own limits."),
 ]
 LauncherChoice = Annotated[
-    study_run.LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
-]
-SlurmOptions = Annotated[
-    list[str] | None,
-    typer.Option("--slurm", metavar="KEY=VALUE", help="Of the Slurm jobs, such as partition=gpu; repeatable."),
+    options.LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
 ]
 StudyFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder of the runs; the same one again goes on with them.")
@@ -50,8 +46,8 @@ def pilot(
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
-    launcher: LauncherChoice = study_run.LauncherKind.local,
-    slurm: SlurmOptions = None,
+    launcher: LauncherChoice = options.LauncherKind.local,
+    slurm: options.SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,
@@ -80,8 +76,8 @@ def ablate(
     data: options.DataFolder = None,
     out: StudyFolder = Path("studies"),
     jobs: Jobs = None,
-    launcher: LauncherChoice = study_run.LauncherKind.local,
-    slurm: SlurmOptions = None,
+    launcher: LauncherChoice = options.LauncherKind.local,
+    slurm: options.SlurmOptions = None,
     device: options.Device = "auto",
     assignments: options.Assignments = None,
     download: Download = False,

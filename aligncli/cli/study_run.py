@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 PILOT, PILOT_ROI_CONV = "pilot", "pilot_roiconv"
 
 
-class LauncherKind(StrEnum):
-    local = "local"
-    slurm = "slurm"
-
-
 @dataclass(frozen=True)
 class Asked:
     """What the command line says, the same for both commands."""
@@ -37,7 +31,7 @@ class Asked:
     data: Path | None
     out: Path
     jobs: int | None
-    launcher: LauncherKind
+    launcher: options.LauncherKind
     slurm: Sequence[str]
     device: str
     assignments: list[str]
@@ -89,7 +83,7 @@ def _check(asked: Asked) -> None:
     scale = asked.scale.value
     if (asked.data is None) == (scale != "small"):
         raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
-    if asked.launcher is LauncherKind.local and asked.slurm:
+    if asked.launcher is options.LauncherKind.local and asked.slurm:
         raise UserError("--slurm goes with --launcher slurm")
 
 
@@ -97,7 +91,7 @@ def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
     from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
     from aligncli.engine.slurm import SlurmLauncher
 
-    if asked.launcher is LauncherKind.slurm:
+    if asked.launcher is options.LauncherKind.slurm:
         return SlurmLauncher(asked.out / "slurm", settings, asked.jobs, asked.device, asked.download)
     return LocalLauncher(asked.parallel, devices_for(asked.device), threads_for(asked.parallel), asked.download)
 

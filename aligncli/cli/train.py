@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aligncli.cli import launch, options
+from aligncli.cli import launch, options, slurm_jobs
 from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
 from aligncli.errors import UserError
@@ -42,6 +42,10 @@ BatchSize = Annotated[
     typer.Option("--batch-size", metavar="N", min=1, help="Images a step; the learning rate scales with it."),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weights to be fetched.")]
+Launcher = Annotated[
+    options.LauncherKind,
+    typer.Option("--launcher", help="slurm: submit it as a Slurm job, which requeues itself at its time limit."),
+]
 
 
 def train(
@@ -66,6 +70,8 @@ def train(
     nodes: launch.NumMachines = None,
     rdzv: launch.Rendezvous = None,
     max_restarts: launch.MaxRestarts = 3,
+    launcher: Launcher = options.LauncherKind.local,
+    slurm: options.SlurmOptions = None,
     json: options.Json = False,
 ) -> None:
     """Train a detector and evaluate it.
@@ -95,7 +101,11 @@ def train(
     given = {"seed": seed, "schedule.batch_size": batch_size, "schedule.amp": amp and amp.value}
     changes = parse_assignments(assignments or [])
     changes |= {key: value for key, value in given.items() if value is not None}
-    processes = launch.asked_processes(nproc, nodes, rdzv, max_restarts)
+    on_slurm = launcher is options.LauncherKind.slurm
+    processes = launch.asked_processes(nproc, nodes, rdzv, max_restarts, slurm=on_slurm)
+    settings = slurm_jobs.asked_settings(slurm, processes) if on_slurm else None
+    if slurm and not on_slurm:
+        raise UserError("--slurm goes with --launcher slurm")
     with launch.joined(device) as (world, device):
         with launch.together(world):
             if world is not None and world.size > 1 and out is None:
@@ -123,10 +133,14 @@ def train(
             json=json,
             debug=bool(context.params.get("debug")),
         )
-        if processes is None:
-            run_job(job, parts, resume=resume, world=world)
-        else:
-            launch.launch(job, processes)
+        if settings is not None:
+            slurm_jobs.submit(job, processes, settings, resume=resume)
+            return
+        with slurm_jobs.requeueing(job):
+            if processes is None:
+                run_job(job, parts, resume=resume, world=world)
+            else:
+                launch.launch(job, processes)
 
 
 def _refuse_existing_run(run_dir: Path) -> None:

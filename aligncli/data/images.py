@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from aligncli.errors import DataError
@@ -151,7 +152,7 @@ def _oddities(image: Image.Image) -> Iterator[str]:
     """What reading changes or leaves out of an image, before it is decoded."""
     if image.mode == "CMYK":
         yield "is CMYK and read without its colour profile"
-    if image.format == "PNG" and ";16" in str(image.tile[0].args):  # mode RGB does not tell
+    if isinstance(image, PngImageFile) and any(";16" in str(tile.args) for tile in image.tile):
         yield "has 16 bits a channel, of which the high 8 are read"
     if getattr(image, "is_animated", False):
         yield "holds several pictures, of which the first is read"

@@ -10,9 +10,11 @@ import threading
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ignore SIGINT, and SIGTERM unless the main process itself sends it; a DataLoader's `worker_init_fn`."""
+    """Ignore SIGINT, Slurm's SIGUSR2, and SIGTERM unless the main process sends it; a DataLoader's `worker_init_fn`."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, which do not tell who sent it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_main_process_says, daemon=True).start()

@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from aligncli.engine.faults import LONE_FAULT
-from aligncli.engine.interrupt import SIGNALS, StopRequest
+from aligncli.engine.interrupt import StopRequest, stopping_signals
 from aligncli.environment import renew_store_at_restarts
 from aligncli.errors import TrainingError
 
@@ -125,7 +125,7 @@ def _passing_signals_on(stop_file: Path) -> Iterator[StopRequest]:
         for child in children:
             _send(child.pid, number)
 
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    previous = {number: signal.signal(number, handle) for number in stopping_signals()}
     try:
         yield request
     finally:

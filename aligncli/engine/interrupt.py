@@ -1,5 +1,8 @@
 """Signals: the first SIGINT or SIGTERM lets the running step end, the second ends now.
 
+Inside a Slurm job SIGUSR2 does as well: what `#SBATCH --signal=USR2@180` sends before a time limit and, where the
+cluster is set up so, before a preemption (slurm_requeue.py).
+
 One request can arrive twice: Slurm signals a job's processes and their parent passes it on. So the same signal
 within a second of the first is taken for the same one.
 """
@@ -12,7 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from aligncli.environment import slurm_job
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE_SIGNAL = getattr(signal, "SIGUSR2", None)  # not on Windows
 SAME_SIGNAL_SECONDS = 1.0
 
 
@@ -38,6 +44,13 @@ class StopRequest:
         return number == self.signal_number and time.monotonic() - self.received < SAME_SIGNAL_SECONDS
 
 
+def stopping_signals() -> tuple[int, ...]:
+    """SIGINT and SIGTERM, and Slurm's signal inside a job, unless whoever started this process has it ignored."""
+    if REQUEUE_SIGNAL is None or slurm_job() is None or signal.getsignal(REQUEUE_SIGNAL) == signal.SIG_IGN:
+        return SIGNALS
+    return (*SIGNALS, REQUEUE_SIGNAL)
+
+
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turn the first signal into a request; the second does what it did before, as do all after the block.
@@ -59,7 +72,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         for name, handler in previous.items():
             signal.signal(name, handler)
 
-    for name in SIGNALS:
+    for name in stopping_signals():
         previous[name] = signal.signal(name, handle)
     try:
         yield request
@@ -69,14 +82,18 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the program, with exit code 143, so that child processes are ended on the way out."""
+    """Let SIGTERM unwind the program, with exit code 143, so that child processes are ended on the way out.
+
+    Slurm's signal does the same, with its own exit code.
+    """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         del frame
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    previous = {name: signal.signal(name, leave) for name in stopping_signals() if name != signal.SIGINT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for name, handler in previous.items():
+            signal.signal(name, handler)

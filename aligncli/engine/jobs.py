@@ -99,7 +99,7 @@ def training_command(job: Job, *, device: str, threads: int, download: bool) -> 
     """
     command = [sys.executable, "-m", "aligncli", "train", "--device", device]
     job.run_dir.parent.mkdir(parents=True, exist_ok=True)
-    if any(RunFolder(job.run_dir).checkpoints_path.glob("[0-9]*")):
+    if RunFolder(job.run_dir).newest_checkpoint():
         command += ["--resume"]
     else:
         shutil.rmtree(job.run_dir, ignore_errors=True)  # stopped before its first checkpoint

@@ -63,6 +63,11 @@ class RunFolder:
     def evaluation_path(self) -> Path:
         return self.root / "evaluation.json"
 
+    def newest_checkpoint(self) -> int:
+        """The iteration that a training would go on from, should that checkpoint be sound; 0 without any."""
+        names = (path.name for path in self.checkpoints_path.glob("[0-9]*"))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
     def create(self, recipe: Recipe, categories: Categories, *, device: str) -> None:
         """Write what is known before the first step."""
         self.root.mkdir(parents=True, exist_ok=True)

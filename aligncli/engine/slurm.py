@@ -7,8 +7,6 @@ a node's failure) is submitted again and goes on from its checkpoint, as long as
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligncli.engine.jobs import LaunchReporter, Progress, add_seconds, log_path, training_command
+from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.slurm_node import run_command
-from aligncli.engine.slurm_queue import Ending, Submission, newest_checkpoint, read_record, record_path
+from aligncli.engine.slurm_queue import Ending, Submission, read_record, record_path
 from aligncli.engine.slurm_settings import SlurmSettings
+from aligncli.engine.slurm_submit import slurm_executor, submit
 from aligncli.engine.study_plan import Job
-from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -52,7 +51,7 @@ class SlurmLauncher:
         progress = Progress(name, jobs, reporter)
         progress.waiting += take_uncollected(progress)
         if progress.waiting:
-            executor = self.executor()
+            executor = slurm_executor(self.folder, self.settings.parameters())
             with leaving_jobs(reporter) as queue:
                 queue += self.pick_up(progress)
                 while progress.waiting or queue:
@@ -61,20 +60,6 @@ class SlurmLauncher:
                     if queue:
                         time.sleep(SECONDS_BETWEEN_LOOKS)
         progress.raise_faults()
-
-    def executor(self) -> AutoExecutor:
-        """submitit's, with the settings. Raises UserError where there is no submitit or no Slurm."""
-        try:
-            from submitit import AutoExecutor
-        except ImportError:
-            raise UserError("--launcher slurm needs submitit: pip install 'aligncli[slurm]'") from None
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise UserError("--launcher slurm needs Slurm's sbatch and srun: run it on a login node of the cluster")
-        # It writes to stdout, which is for results; that sacct failed is seen from what it does not say.
-        logging.getLogger("submitit").setLevel(logging.CRITICAL)
-        executor = AutoExecutor(folder=self.folder, cluster="slurm")
-        executor.update_parameters(**self.settings.parameters())
-        return executor
 
     def pick_up(self, progress: Progress) -> list[Submission]:
         """The jobs of an earlier start that wait, run, or are finished; others' trainings are left to submit."""
@@ -109,20 +94,12 @@ class SlurmLauncher:
 
     def submit(self, executor: AutoExecutor, job: Job) -> Submission:
         """Submit a training, or going on with it where it left a checkpoint. Raises UserError with sbatch's words."""
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-        from submitit.helpers import clean_env
-
         device = self.settings.device if self.device == "auto" else self.device
         command = training_command(job, device=device, threads=self.settings.cpus_per_task, download=self.download)
         log = log_path(job)
         log.unlink(missing_ok=True)  # the new one says that the job has started
-        executor.update_parameters(name=job.run_dir.name)
-        try:
-            with clean_env():  # inside a Slurm job, its variables would be taken for this one's options
-                handle = executor.submit(run_command, command, log)
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(f"sbatch refused {job.run_dir.name}: {'; '.join(str(error).splitlines())}") from error
-        submission = Submission(job, handle, newest_checkpoint(job))
+        handle = submit(executor, job.run_dir.name, run_command, command, log)
+        submission = Submission(job, handle, RunFolder(job.run_dir).newest_checkpoint())
         submission.write_record()
         return submission
 
@@ -165,7 +142,7 @@ def give_back(submission: Submission, ending: Ending, progress: Progress) -> Non
         progress.waiting.insert(0, job)
     progress.reporter.message(
         f"{job.run_dir.name}: Slurm job {submission.handle.job_id} ended {ending.state} "
-        f"after iteration {newest_checkpoint(job)}; it is submitted again"
+        f"after iteration {RunFolder(job.run_dir).newest_checkpoint()}; it is submitted again"
     )
 
 

@@ -1,8 +1,9 @@
 """What a Slurm job runs on its node: a training's command, told to stop before Slurm kills it.
 
-Imports no torch: this process only waits beside the training, for days.
+Imports no torch: this process only waits beside the training, for days, or becomes it.
 """
 
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,16 @@ def run_command(command: Sequence[str], log: Path) -> Outcome:
     exit_code = process.wait()
     stopped = signal.Signals(received[0]).name if received else ""
     return Outcome(exit_code, time.monotonic() - started, stopped)
+
+
+def become_training(command: Sequence[str], meets: bool) -> NoReturn:
+    """Turn this process into the training, which then gets Slurm's signals itself.
+
+    `meets`: other machines run it as well, and all meet on the first of them.
+    """
+    if meets:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        place = TorchDistributedEnvironment()
+        command = [*command, "--rdzv", f"{place.master_addr}:{place.master_port}"]
+    os.execv(command[0], list(command))

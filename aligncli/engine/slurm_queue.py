@@ -85,7 +85,7 @@ class Submission:
         if ending.state in NOT_THE_TRAININGS_FAULT:
             return True
         # A limit that leaves no time for a checkpoint would be run into for ever.
-        return ending.state == TIMEOUT and newest_checkpoint(self.job) > self.from_iteration
+        return ending.state == TIMEOUT and RunFolder(self.job.run_dir).newest_checkpoint() > self.from_iteration
 
     def describe_fault(self, ending: Ending) -> str:
         """Why it failed: the training's exit code or Slurm's word, and the last line of either."""
@@ -126,8 +126,3 @@ def read_record(job: Job) -> tuple[str, int]:
     """The number of its job, and the iteration that it started from."""
     record = json.loads(record_path(job).read_text(encoding="utf-8"))
     return record["job_id"], record["from_iteration"]
-
-
-def newest_checkpoint(job: Job) -> int:
-    """The iteration that a training would go on from."""
-    return max((int(path.name) for path in RunFolder(job.run_dir).checkpoints_path.glob("[0-9]*")), default=0)

@@ -12,6 +12,7 @@ from aligncli.errors import UserError
 
 EXAMPLE = "--slurm partition=gpu"
 MINIMUM = {"gpus_per_node": 0}  # of whole numbers; 1 for all others
+OF_A_PROCESS = ("gpus_per_node", "cpus_per_task", "mem_gb")
 OF_SBATCH = ("partition", "account", "qos", "constraint", "gres", "nodelist", "exclude", "comment")
 OF_SBATCH += ("mail_type", "mail_user", "wckey")
 
@@ -58,38 +59,40 @@ class SlurmSettings:
     def _gres_names_gpus(self) -> bool:
         return "gpu" in self.gres
 
-    def parameters(self) -> dict[str, object]:
-        """Arguments of submitit's `update_parameters`."""
+    def parameters(self, *, machines: int = 1, requeue: bool = False) -> dict[str, object]:
+        """Arguments of submitit's `update_parameters`; `requeue` lets a job go back into the queue as itself."""
+        # Since Slurm 22.05 srun does not take the CPUs over from sbatch, and gives one.
+        of_srun = [f"--cpus-per-task={self.cpus_per_task}"]
         asked: dict[str, object] = {
-            "nodes": 1,
+            "nodes": machines,
             "tasks_per_node": 1,
             "cpus_per_task": self.cpus_per_task,
             "mem_gb": self.mem_gb,
             "timeout_min": self.timeout_min,
             "slurm_signal_delay_s": self.signal_delay_s,
-            # Since Slurm 22.05 srun does not take this over from sbatch, and gives one CPU.
-            "slurm_srun_args": [f"--cpus-per-task={self.cpus_per_task}"],
+            "slurm_srun_args": [*of_srun, "--open-mode=append"] if requeue else of_srun,
         }
         if self.gpus_per_node and not self._gres_names_gpus:
             asked["gpus_per_node"] = self.gpus_per_node
         asked |= {f"slurm_{name}": getattr(self, name) for name in OF_SBATCH if getattr(self, name)}
         if self.setup:
             asked["slurm_setup"] = [self.setup]
-        # Requeued by Slurm, a job would start again under the same number while its first start counts as ended;
-        # the launcher submits a new one instead.
-        further: dict[str, object] = {"no-requeue": True}
+        # Requeued by Slurm, a job starts again under the same number while submitit counts it as ended: a launcher
+        # that waits for jobs submits a new one instead.
+        further: dict[str, object] = {"requeue" if requeue else "no-requeue": True}
         if self.reservation:
             further["reservation"] = self.reservation
         return asked | {"slurm_additional_parameters": further}
 
 
-def parse_settings(assignments: Sequence[str]) -> SlurmSettings:
+def parse_settings(assignments: Sequence[str], *, processes: int = 1) -> SlurmSettings:
     """`["partition=gpu", "mem_gb=32"]` as settings; a key given twice keeps its last value.
 
-    Raises UserError that names the nearest key, or what the value must be.
+    What is not given of GPUs, CPUs and memory is the default times the `processes` on a machine. Raises UserError
+    that names the nearest key, or what the value must be.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(SlurmSettings)}
-    values: dict[str, int | float | str] = {}
+    values: dict[str, int | float | str] = {key: processes * getattr(SlurmSettings, key) for key in OF_A_PROCESS}
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not (key and equals and text):

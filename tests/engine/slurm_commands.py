@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(sys.argv[0]).parent
-NAMES = ("sbatch", "srun", "sacct", "squeue", "slurmd")
+NAMES = ("sbatch", "srun", "sacct", "squeue", "scontrol", "slurmd")
 
 
 def sbatch(script):
@@ -27,21 +27,38 @@ def sbatch(script):
 
 
 def slurmd(number):
-    """Run a job's script."""
-    write_state(number, "RUNNING")
-    code = subprocess.call(["sh", FOLDER / f"{number}.sh"], env={**os.environ, "SLURM_JOB_ID": number})
+    """Run a job's script, and again as often as it is requeued."""
+    restarts, requeued = 0, FOLDER / f"{number}.requeued"
+    while True:
+        write_state(number, "RUNNING")
+        variables = {"SLURM_JOB_ID": number, "SLURM_RESTART_COUNT": str(restarts)}
+        code = subprocess.call(["sh", FOLDER / f"{number}.sh"], env=os.environ | variables)
+        if not requeued.exists():
+            break
+        requeued.unlink()
+        restarts += 1
     if read_state(number) == "RUNNING":
         write_state(number, "FAILED" if code else "COMPLETED")
+
+
+def scontrol(command, number):
+    """Note that a job is to run again."""
+    if command != "requeue" or read_state(number) != "RUNNING":
+        sys.exit("Requested operation is presently disabled")
+    (FOLDER / f"{number}.requeued").touch()
 
 
 def srun(*arguments):
     """Become the script's command, in a group of its own."""
     arguments, number = list(arguments), os.environ["SLURM_JOB_ID"]
-    for stream, option in ((1, "--output"), (2, "--error")):
-        at = arguments.index(option)
-        path = arguments[at + 1].replace("%j", number).replace("%t", "0")
-        del arguments[at : at + 2]
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stream)
+    for streams, option in (((1, 2), "--output"), ((2,), "--error")):
+        if option in arguments:
+            at = arguments.index(option)
+            path = arguments[at + 1].replace("%j", number).replace("%t", "0")
+            del arguments[at : at + 2]
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            for stream in streams:
+                os.dup2(file, stream)
     command = [argument for argument in arguments if not argument.startswith("--")]
     os.setsid()
     (FOLDER / f"{number}.pid").write_text(str(os.getpid()))

@@ -1,11 +1,8 @@
 """One Slurm job a training: collected, not submitted twice, and submitted again where Slurm ended it."""
 
-import os
 import shutil
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from submitit import SlurmJob
@@ -17,48 +14,11 @@ from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.slurm import SlurmLauncher
 from aligncli.engine.slurm_settings import SlurmSettings
 from aligncli.errors import TrainingError, UserError
-from tests.engine import slurm_commands
+from tests.engine.slurm_cluster import Cluster
 from tests.engine.test_launch import Recorder, job
 
 CPU = SlurmSettings(gpus_per_node=0, cpus_per_task=1, partition="batch")
 FINISHES = 'mkdir -p {run}; echo \'{{"iteration": 12, "evaluation": {{"AP": 50.0}}}}\' > {run}/metrics.jsonl'
-
-
-class Cluster:
-    """The stand-in's folder, see slurm_commands.py, and what happens to its jobs."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        text = Path(slurm_commands.__file__).read_text()
-        for name in slurm_commands.NAMES:
-            (folder / name).write_text(f"#!{sys.executable}\n{text}")
-            (folder / name).chmod(0o755)
-
-    @property
-    def jobs(self):
-        """Numbers of all that were submitted."""
-        return sorted(path.stem for path in self.folder.glob("*.sh"))
-
-    def hold(self):
-        """Let jobs wait from now on."""
-        (self.folder / "hold").touch()
-
-    def start(self, number):
-        """Run a job that waited, to its end."""
-        subprocess.run([self.folder / "slurmd", number], check=True)
-
-    def state(self, number):
-        return (self.folder / f"{number}.state").read_text()
-
-    def end(self, number, state):
-        """Slurm's word for the job."""
-        (self.folder / f"{number}.state").write_text(state)
-
-    def signal(self, number, which):
-        """As Slurm does: to the job's first process alone, but a kill to all."""
-        process = int((self.folder / f"{number}.pid").read_text())
-        (os.killpg if which == signal.SIGKILL else os.kill)(process, which)
 
 
 class Events(Recorder):
@@ -77,12 +37,10 @@ class Events(Recorder):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    folder = tmp_path / "cluster"
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setattr(SlurmJob, "watcher", SlurmInfoWatcher(delay_s=0))  # it knows the jobs of the tests before
     monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)
-    return Cluster(folder)
+    return Cluster.on_path(tmp_path / "cluster", monkeypatch)
 
 
 @pytest.fixture

@@ -49,6 +49,14 @@ def test_a_kind_of_gpu_replaces_the_number_of_gpus():
     assert parse_settings(["gres=lscratch:100"]).parameters()["gpus_per_node"] == 1
 
 
+def test_what_is_not_said_is_for_each_process_of_a_machine():
+    settings = parse_settings(["cpus_per_task=10"], processes=4)
+    assert settings == SlurmSettings(gpus_per_node=4, cpus_per_task=10, mem_gb=256)
+    parameters = settings.parameters(machines=2, requeue=True)
+    assert (parameters["nodes"], parameters["tasks_per_node"]) == (2, 1)
+    assert parameters["slurm_additional_parameters"] == {"requeue": True}
+
+
 def test_every_setting_reaches_the_batch_script(tmp_path, monkeypatch):
     monkeypatch.setattr(SlurmExecutor, "affinity", lambda self: 1)  # whether this machine has Slurm's commands
     text = dict.fromkeys((*OF_SBATCH, "reservation"), "some")

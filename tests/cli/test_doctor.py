@@ -101,7 +101,7 @@ def broken_torchvision(tmp_path_factory) -> dict[str, str]:
 
 def aligncli(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "aligncli", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_a_torchvision_of_another_build_is_explained_with_the_line_that_mends_it(broken_torchvision):

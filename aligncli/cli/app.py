@@ -34,6 +34,7 @@ from aligncli.cli import (
 )
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
+from aligncli.cli.bench import train as bench_train
 from aligncli.cli.render import print_error, show_log
 from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
 from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
@@ -141,6 +142,7 @@ _register(runs_app, "show", runs.show_run)
 _register(runs_app, "compare", runs.compare)
 _register(bench_app, "op", bench_op.op)
 _register(bench_app, "model", bench_model.model)
+_register(bench_app, "train", bench_train.train)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")

@@ -109,7 +109,7 @@ def load_torchvision(
         path = _cached_weights(name, download=download) if weights == "default" else Path(weights).expanduser()
         network = _with_weights(network, name, path)
         note = f"weights: {path}"
-    size = _take_out_resize(network)
+    size = take_out_resize(network)
     categories = coco_categories()
     return LoadedTorchvision(
         name=PREFIX + name,
@@ -130,7 +130,7 @@ class _AsGiven(GeneralizedRCNNTransform):
         return image, target
 
 
-def _take_out_resize(network: nn.Module) -> InputConfig | None:
+def take_out_resize(network: nn.Module) -> InputConfig | None:
     """Leave the resize to our loader and say what it is; None for a network that wants its one fixed size."""
     own = network.transform
     assert isinstance(own, GeneralizedRCNNTransform)
@@ -181,7 +181,7 @@ def _with_weights(network: nn.Module, name: str, path: Path) -> nn.Module:
     """The network with the state in `path`. Raises CheckpointError."""
     state = _read_state(path)
     if name in ZERO_EPSILON and _is_torchvisions(path, name):
-        _freeze_norms(network, epsilon=0.0)
+        freeze_norms(network, epsilon=0.0)
     own = network.state_dict()
     wrong = [key for key in own.keys() ^ state.keys() if not key.endswith("num_batches_tracked")]
     wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
@@ -214,10 +214,10 @@ def _hash_prefix(url: str) -> str:
     return Path(url).stem.rsplit("-", 1)[1]
 
 
-def _freeze_norms(module: nn.Module, *, epsilon: float) -> None:
+def freeze_norms(module: nn.Module, *, epsilon: float) -> None:
     """Every batch norm becomes a frozen one; their states have the same names."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=epsilon))
         else:
-            _freeze_norms(child, epsilon=epsilon)
+            freeze_norms(child, epsilon=epsilon)

@@ -181,3 +181,45 @@ def test_a_detector_that_fails_ends_with_code_1_and_is_named(run: Run, monkeypat
 )
 def test_wrong_options_of_model_are_one_line(run: Run, arguments: list[str], message: str) -> None:
     assert message in run("bench", "model", *arguments).error_line()
+
+
+STEPS = [
+    *("bench", "train", "aligndet_small", "torchvision:fcos_resnet50_fpn", "--size", "64x64", "--batch", "1"),
+    *("--threads", "1", "--device", "cpu", "--quick"),
+]
+
+
+def test_training_steps_are_tables_that_fit_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run(*STEPS)
+    assert ended.code == 0, ended.stderr
+    for text in ("1 image of 64x64, float32; 7 objects an image, 80 classes", "1 thread", "images/s", "M trained"):
+        assert text in ended.stdout, text
+    assert "ratio: of medians, and of peak memory, to aligndet_small" in ended.stdout
+    assert max(len(line.rstrip()) for line in ended.stdout.splitlines() if ":" not in line) <= 80
+    assert "preparing 2/2" in ended.stderr
+    assert "memory" not in ended.stderr
+
+
+def test_training_steps_in_json_are_alone_on_stdout(run: Run) -> None:
+    document = run(*STEPS[:3], *STEPS[4:], "--json", "--objects", "3", "--classes", "4", "--dtype", "bfloat16").json
+    subject = {"size": [64, 64], "batch": 1, "num_objects": 3, "num_classes": 4, "dtype": "bfloat16"}
+    assert document["subject"].items() >= subject.items()
+    [result] = document["results"]
+    assert len(result["samples"]) == 2
+    assert result["images_per_second"] > 0
+    assert result["peak_memory"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retinanet_smal"], "unknown recipe 'retinanet_smal': did you mean 'retinanet_small'?"),
+        (["--size", "512"], "--size '512' must be height x width"),
+        (["--objects", "-1"], "--objects"),
+        (["--classes", "0"], "--classes"),
+        (["--dtype", "float16", "--device", "cpu"], "--dtype float16 needs a GPU: on the CPU use --dtype bfloat16"),
+    ],
+)
+def test_wrong_options_of_train_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    assert message in run("bench", "train", *arguments).error_line()

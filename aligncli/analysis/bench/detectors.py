@@ -135,10 +135,10 @@ def build_call(contender: Contender, case: ModelCase) -> Callable[[], list[Tenso
 def _build(contender: Contender, case: ModelCase) -> tuple[nn.Module, str]:
     """The detector on its device, and a remark."""
     if contender.run_dir is not None:
-        return load_run(contender.run_dir, device=case.device, parts=_parts(contender)).model, ""
+        return load_run(contender.run_dir, device=case.device, parts=own_parts(contender)).model, ""
     if contender.recipe is not None:
         num_classes = len(SHAPES) if contender.recipe.data.kind == "shapes" else NUM_COCO_CLASSES
-        model = build_model(contender.recipe, num_classes, parts=_parts(contender))
+        model = build_model(contender.recipe, num_classes, parts=own_parts(contender))
         return model.to(case.device).to(memory_format=torch.channels_last).eval(), ""
     loaded = load_torchvision(contender.name, weights="none", device=case.device)
     layout = torch.channels_last if case.channels_last else torch.preserve_format
@@ -146,7 +146,7 @@ def _build(contender: Contender, case: ModelCase) -> tuple[nn.Module, str]:
     return loaded.model.to(memory_format=layout), scales
 
 
-def _parts(contender: Contender) -> Parts:
+def own_parts(contender: Contender) -> Parts:
     """The user's own; read from their file again in every process, as classes of a file cannot be sent there."""
     if contender.code is not None:
         return load_parts(contender.code)

@@ -24,6 +24,7 @@ from aligncli.analysis.bench.detectors import (
     count_inference_flops,
     watched_call,
 )
+from aligncli.analysis.bench.failures import WrongAnswerError, prepare_each
 from aligncli.analysis.bench.fairness import Progress, fair_convolutions, fast_products, fastest_product, make_timer
 from aligncli.analysis.bench.fairness import product_side as default_product_side
 from aligncli.analysis.bench.machine import describe_machine
@@ -32,7 +33,6 @@ from aligncli.analysis.bench.model_report import ModelReport, ModelResult
 from aligncli.analysis.bench.table6 import RETINANET, paper_speeds
 from aligncli.analysis.bench.timing import interleave
 from aligncli.analysis.complexity import count_parameters
-from aligncli.errors import UserError, first_line
 
 MORE_WARM_UP_CALLS = {"cpu": 0, "cuda": 2}  # after the first one
 SPLIT_SHARE = 3  # one call with hooks for so many without
@@ -51,14 +51,6 @@ class Prepared:
     inference: Inference
     flops: int
     num_detections: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a contender is not timed; `is_wrong`: it ran, and made no sense."""
-
-    reason: str
-    is_wrong: bool = False
 
 
 def bench_models(
@@ -80,7 +72,8 @@ def bench_models(
     side = product_side or default_product_side(case.device)
     timer = make_timer(case.device)
     with fair_convolutions():
-        prepared, failures = _prepare(contenders, case, progress)
+        by_name = {contender.name: contender for contender in contenders}
+        prepared, failures = prepare_each(by_name, lambda name: _prepare(by_name[name], case), progress)
         machine = describe_machine(case.device)
         products = fast_products(side, getattr(torch, case.dtype), case.device, timer)
         calls = {name: detector.inference for name, detector in prepared.items()}
@@ -128,35 +121,15 @@ def choose_peer(contenders: Sequence[Contender], failures: Mapping[str, object])
     return ranked[0].name
 
 
-def _prepare(
-    contenders: Sequence[Contender], case: ModelCase, progress: Progress
-) -> tuple[dict[str, Prepared], dict[str, Failure]]:
-    prepared: dict[str, Prepared] = {}
-    failures: dict[str, Failure] = {}
-    for done, contender in enumerate(contenders, start=1):
-        found = _try(contender, case)
-        if isinstance(found, Failure):
-            failures[contender.name] = found
-        else:
-            prepared[contender.name] = found
-        progress("preparing", done, len(contenders))
-    return prepared, failures
-
-
-def _try(contender: Contender, case: ModelCase) -> Prepared | Failure:
-    """Build a detector, and call it until it is warm. Torch's errors are failures: no memory, no such type."""
-    try:
-        inference = build_inference(contender, case)
-        detections, layer = watched_call(inference)
-        if layer:
-            return Failure(f"the outputs of its layer {layer} are not finite", is_wrong=True)
-        for _ in range(MORE_WARM_UP_CALLS[torch.device(case.device).type]):
-            inference()
-        flops = count_inference_flops(inference)
-    except UserError as error:
-        return Failure(str(error))
-    except RuntimeError as error:
-        return Failure(f"{type(error).__name__}: {first_line(error)}")
+def _prepare(contender: Contender, case: ModelCase) -> Prepared:
+    """Build a detector, and call it until it is warm. Raises WrongAnswerError where it overflows."""
+    inference = build_inference(contender, case)
+    detections, layer = watched_call(inference)
+    if layer:
+        raise WrongAnswerError(f"the outputs of its layer {layer} are not finite")
+    for _ in range(MORE_WARM_UP_CALLS[torch.device(case.device).type]):
+        inference()
+    flops = count_inference_flops(inference)
     return Prepared(inference, flops, sum(len(found["boxes"]) for found in detections) / case.batch)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.bench import shared
-from aligncli.errors import DeviceError, UserError
+from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from aligncli.analysis.bench.model_report import ModelReport, ModelResult
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 
 FULL_SIZE, QUICK_SIZE = (800, 1333), (400, 667)  # height and width in pixels
 QUICK_RUNS = 2
-
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 Detectors = Annotated[
@@ -41,13 +34,9 @@ Width = Annotated[
     int | None,
     typer.Option("--width", metavar="PX", min=1, max=shared.LARGEST_SIDE, help="Of the image. Default: 1333."),
 ]
-DtypeChoice = Annotated[Dtype, typer.Option("--dtype", help="Of convolutions, by autocast where not float32.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A look: 400x667, two samples of each, no memory.")]
 Crowded = Annotated[
     bool, typer.Option("--crowded", help="Random weights: score so that post-processing has all it can have to do.")
-]
-ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last", help="Lay out torchvision's detectors in memory as ours.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw where the time goes.")]
 
@@ -58,9 +47,9 @@ def model(
     height: Height = None,
     width: Width = None,
     batch: shared.Batch = 1,
-    dtype: DtypeChoice = Dtype.float32,
+    dtype: shared.Autocast = shared.AutocastType.float32,
     crowded: Crowded = False,
-    channels_last: ChannelsLast = False,
+    channels_last: shared.ChannelsLast = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     runs: shared.Runs = 100,
@@ -79,7 +68,7 @@ def model(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
-    check_picture(plot)
+    shared.check_picture(plot)
     full_height, full_width = QUICK_SIZE if quick else FULL_SIZE
     with output.waiting():  # torch takes seconds to import
         import torch
@@ -89,8 +78,7 @@ def model(
         from aligncli.analysis.bench.model import bench_models, default_names
 
         device = shared.device_to_measure(device)
-        if dtype == Dtype.float16 and torch.device(device).type == "cpu":
-            raise DeviceError("--dtype float16 needs a GPU: on the CPU use --dtype bfloat16")
+        shared.check_type(dtype, device)
         options.read_code(code)  # its errors now, not as those of every contender
         contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or default_names())]
     case = ModelCase(
@@ -125,16 +113,6 @@ def model(
         raise typer.Exit(1)
 
 
-def check_picture(path: Path | None) -> None:
-    """Before minutes of work: whether the picture can be written. Raises UserError."""
-    if path is None:
-        return
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--plot {path} must end in .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}")
-
-
 def _print(report: ModelReport, output: Output) -> None:
     subject, results = report.subject, report.results
     height, width = subject["size"]
@@ -165,10 +143,10 @@ def time_row(report: ModelReport, result: ModelResult) -> tuple[str, ...]:
     return (
         result.name,
         shared.milliseconds(seconds.median),
-        f"{shared.milliseconds(seconds.low)}-{shared.milliseconds(seconds.high)}",
-        "-" if ratio is None else f"{ratio:.2f}",
-        "-" if paper is None else f"{paper:.2f}",
-        "-" if result.memory is None else f"{result.memory.peak / 1e6:,.0f}",
+        shared.quartiles(seconds),
+        shared.ratio(ratio),
+        shared.ratio(paper),
+        shared.megabytes(result.memory and result.memory.peak),
     )
 
 

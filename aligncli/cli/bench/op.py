@@ -33,7 +33,6 @@ class Boxes(StrEnum):
 
 
 Levels = Annotated[str, typer.Option("--levels", metavar="P3,P4,...", help="Pyramid levels, p2 to p7; all is p3-p7.")]
-Size = Annotated[str, typer.Option("--size", metavar="HxW", help="Image, in pixels; padded to multiples of 32.")]
 Kernel = Annotated[int, typer.Option("--kernel", metavar="K", min=1, max=31, help="Side of the kernel, odd.")]
 InChannels = Annotated[int, typer.Option("--in-channels", metavar="C", min=1, max=8192, help="Channels of the maps.")]
 OutChannels = Annotated[int, typer.Option("--out-channels", metavar="O", min=1, max=8192, help="Output channels.")]
@@ -55,7 +54,7 @@ ForwardOnly = Annotated[bool, typer.Option("--forward-only", help="Leave out for
 def op(
     *,
     levels: Levels = "all",
-    size: Size = "800x1333",
+    size: shared.Size = "800x1333",
     kernel: Kernel = 3,
     in_channels: InChannels = 256,
     out_channels: OutChannels = 256,
@@ -182,9 +181,9 @@ def table_row(report: Report, result: Result) -> tuple[str, ...]:
     return (
         title(result.name),
         shared.milliseconds(seconds.median),
-        f"{shared.milliseconds(seconds.low)}-{shared.milliseconds(seconds.high)}",
+        shared.quartiles(seconds),
         f"{result.flops_per_second / 1e9:,.0f}",
         f"{report.share_of_product(result):.0%}",
-        "-" if result.memory is None else f"{result.memory.peak / 1e6:,.0f}",
-        "-" if ratio is None else f"{ratio:.2f}",
+        shared.megabytes(result.memory and result.memory.peak),
+        shared.ratio(ratio),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +15,24 @@ from aligncli.errors import DeviceError, UserError
 
 if TYPE_CHECKING:
     from aligncli.analysis.bench.report import Report
+    from aligncli.analysis.bench.timing import Spread
     from aligncli.cli.render import Output
 
 LARGEST_SIDE = 8192  # pixels
 QUIET = 0.85  # share of the processor below which something else was running
 
+
+class AutocastType(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Size = Annotated[str, typer.Option("--size", metavar="HxW", help="Image, in pixels; padded to multiples of 32.")]
+Autocast = Annotated[AutocastType, typer.Option("--dtype", help="Of convolutions, by autocast where not float32.")]
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", help="Lay out torchvision's detectors in memory as ours.")
+]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, max=1024, help="Images.")]
 Runs = Annotated[int, typer.Option("--runs", metavar="N", min=1, max=10_000, help="Samples of each, at most.")]
 Seconds = Annotated[
@@ -39,6 +54,24 @@ def device_to_measure(name: str) -> str:
     if torch.device(device).type not in ("cpu", "cuda"):
         raise DeviceError(f"--device {device} is not measured: take cpu or cuda")
     return device
+
+
+def check_type(dtype: AutocastType, device: str) -> None:
+    """Raises DeviceError for a type that the device does not compute in."""
+    import torch
+
+    if dtype == AutocastType.float16 and torch.device(device).type == "cpu":
+        raise DeviceError("--dtype float16 needs a GPU: on the CPU use --dtype bfloat16")
+
+
+def check_picture(path: Path | None) -> None:
+    """Before minutes of work: whether the picture can be written. Raises UserError."""
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--plot {path} must end in .png")
+    if not path.parent.is_dir():
+        raise UserError(f"--plot {path}: there is no folder {path.parent}")
 
 
 def parse_names(
@@ -103,3 +136,18 @@ def milliseconds(seconds: float) -> str:
     """With three digits or more."""
     value = seconds * 1e3
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def quartiles(spread: Spread) -> str:
+    """Of milliseconds."""
+    return f"{milliseconds(spread.low)}-{milliseconds(spread.high)}"
+
+
+def ratio(value: float | None) -> str:
+    """With two decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def megabytes(value: int | None) -> str:
+    """Of bytes; a dash where they are unknown."""
+    return "-" if value is None else f"{value / 1e6:,.0f}"

@@ -1,0 +1,147 @@
+"""`aligncli bench train`: a training step, its time and its memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligncli.cli import options
+from aligncli.cli.bench import shared
+from aligncli.errors import UserError
+
+if TYPE_CHECKING:
+    from aligncli.analysis.bench.train_report import TrainReport, TrainResult
+    from aligncli.cli.render import Output
+
+FULL_SIZE, QUICK_SIZE = "512x512", "128x128"
+QUICK_RUNS = 2
+
+Detectors = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RECIPE|RUN|torchvision:NAME...",
+        help="Default: RetinaNet with ResNet-50, ours and torchvision's.",
+    ),
+]
+Size = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Of the images, in pixels. Default: 512x512.")]
+Objects = Annotated[int, typer.Option("--objects", metavar="N", min=0, max=100_000, help="Ground truths an image.")]
+Classes = Annotated[int, typer.Option("--classes", metavar="N", min=1, max=100_000, help="Of the detectors.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A look: 128x128, two samples of each, no memory.")]
+
+
+def train(
+    names: Detectors = None,
+    *,
+    size: Size = None,
+    batch: shared.Batch = 2,
+    objects: Objects = 7,
+    classes: Classes = 80,
+    dtype: shared.Autocast = shared.AutocastType.float32,
+    channels_last: shared.ChannelsLast = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    runs: shared.Runs = 11,
+    seconds: shared.Seconds = 90.0,
+    quick: Quick = False,
+    code: options.Code = None,
+    json: options.Json = False,
+) -> None:
+    """Time training steps, from images and boxes to changed weights, and weigh them.
+
+    Detectors take turns in one process; then each trains in a process of its own, which tells its peak memory.
+    Weights are random, and the learning rate is next to nothing, so that all steps of a detector compute the same.
+    The defaults take about three minutes on two cores, --quick half a minute.
+    """
+    from aligncli.cli.render import Output
+
+    output = Output(json=json)
+    image_size = shared.parse_size(size or (QUICK_SIZE if quick else FULL_SIZE))
+    with output.waiting():  # torch takes seconds to import
+        import torch
+
+        from aligncli.analysis.bench.detectors import find_contender
+        from aligncli.analysis.bench.machine import threads as limit_threads
+        from aligncli.analysis.bench.steps import TrainCase
+        from aligncli.analysis.bench.train import DEFAULT_NAMES, bench_training
+
+        device = shared.device_to_measure(device)
+        shared.check_type(dtype, device)
+        options.read_code(code)  # its errors now, not as those of every contender
+        contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or DEFAULT_NAMES)]
+    case = TrainCase(
+        size=image_size,
+        batch=batch,
+        num_objects=objects,
+        num_classes=classes,
+        dtype=dtype.value,
+        device=device,
+        channels_last=channels_last,
+    )
+    try:
+        with limit_threads(threads), output.progress(waiting="building detectors") as reporter:
+            report = bench_training(
+                contenders,
+                case,
+                runs=min(runs, QUICK_RUNS) if quick else runs,
+                seconds=seconds,
+                with_memory=not quick,
+                progress=lambda stage, done, total: reporter.stage(stage, done=done, total=total),
+            )
+    except torch.OutOfMemoryError:
+        raise UserError(f"out of memory on {device}: name fewer detectors, or lower --batch or --size") from None
+    _print(report, output)
+    output.data(report.to_json())
+    if not all(result.samples for result in report.results):
+        raise typer.Exit(1)
+
+
+def _print(report: TrainReport, output: Output) -> None:
+    subject, results = report.subject, report.results
+    height, width = subject["size"]
+    images = f"{shared.count(subject['batch'], 'image')} of {height}x{width}, {subject['dtype']}"
+    truths = f"{shared.count(subject['num_objects'], 'object')} an image, {subject['num_classes']} classes"
+    output.heading("training steps", f"{images}; {truths}")
+    output.fields(shared.common_conditions(report))
+    output.table(
+        ("one step", "ms", "quartiles", "images/s", "ratio", "peak MB", "ratio"),
+        [step_row(report, result) for result in results],
+    )
+    output.table(
+        ("size", "M weights", "M trained", "held MB", "GFLOP", "GFLOP/s", "of GEMM"),
+        [size_row(report, result) for result in results if result.samples],
+    )
+    output.line(f"ratio: of medians, and of peak memory, to {report.peer}")
+    output.line("held: between steps, of peak: weights, gradients, optimizer state")
+    for result in results:
+        for text in filter(None, (result.note, result.remark)):
+            output.line(f"{result.name}: {text}")
+    shared.show_if_busy(output, report)
+
+
+def step_row(report: TrainReport, result: TrainResult) -> tuple[str, ...]:
+    """Name, median and quartiles in ms, images a second, ratio to the peer, peak MB and their ratio."""
+    if not result.samples:
+        return (result.name, "wrong" if result.is_wrong else "not run", *["-"] * 5)
+    return (
+        result.name,
+        shared.milliseconds(result.seconds.median),
+        shared.quartiles(result.seconds),
+        f"{result.images_per_second:.3g}",
+        shared.ratio(report.ratio_to_peer(result)),
+        shared.megabytes(result.peak_memory),
+        shared.ratio(report.memory_ratio(result)),
+    )
+
+
+def size_row(report: TrainReport, result: TrainResult) -> tuple[str, ...]:
+    """Name, millions of parameters, of them trained, MB between steps, GFLOP of a step, GFLOP/s, share of the limit."""
+    return (
+        result.name,
+        f"{result.num_parameters / 1e6:.1f}",
+        f"{result.num_trained / 1e6:.1f}",
+        shared.megabytes(result.memory and result.memory.kept),
+        f"{result.flops / 1e9:,.1f}",
+        f"{result.flops_per_second / 1e9:,.0f}",
+        f"{report.share_of_product(result):.0%}",
+    )

@@ -202,8 +202,10 @@ def test_training_steps_are_tables_that_fit_a_terminal(run: Run, monkeypatch: py
 
 
 def test_training_steps_in_json_are_alone_on_stdout(run: Run) -> None:
-    document = run(*STEPS[:3], *STEPS[4:], "--json", "--objects", "3", "--classes", "4", "--dtype", "bfloat16").json
-    subject = {"size": [64, 64], "batch": 1, "num_objects": 3, "num_classes": 4, "dtype": "bfloat16"}
+    ended = run(*STEPS[:3], *STEPS[4:], "--json", "--objects", "3", "--classes", "4")
+    assert ended.code == 0, ended.stderr
+    document = ended.json
+    subject = {"size": [64, 64], "batch": 1, "num_objects": 3, "num_classes": 4, "dtype": "float32"}
     assert document["subject"].items() >= subject.items()
     [result] = document["results"]
     assert len(result["samples"]) == 2

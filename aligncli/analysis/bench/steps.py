@@ -140,7 +140,7 @@ def _torchvision(name: str, case: TrainCase) -> Step:
     network = get_model(
         name.removeprefix(PREFIX), weights=None, weights_backbone=None, num_classes=case.num_classes + 1
     )
-    freeze_norms(network.backbone, epsilon=1e-5)
+    freeze_norms(network.get_submodule("backbone"), epsilon=1e-5)
     scales = "scales every image to a size of its own" if take_out_resize(network) is None else ""
     unfrozen = "" if _freeze_stages(network) else "has no ResNet: all its layers train"
     layout = torch.channels_last if case.channels_last else torch.preserve_format

@@ -32,6 +32,7 @@ from aligncli.cli import (
     study,
     train,
 )
+from aligncli.cli.bench import data as bench_data
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.bench import train as bench_train
@@ -143,6 +144,7 @@ _register(runs_app, "compare", runs.compare)
 _register(bench_app, "op", bench_op.op)
 _register(bench_app, "model", bench_model.model)
 _register(bench_app, "train", bench_train.train)
+_register(bench_app, "data", bench_data.data)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")

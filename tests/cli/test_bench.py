@@ -225,3 +225,36 @@ def test_training_steps_in_json_are_alone_on_stdout(run: Run) -> None:
 )
 def test_wrong_options_of_train_are_one_line(run: Run, arguments: list[str], message: str) -> None:
     assert message in run("bench", "train", *arguments).error_line()
+
+
+FILES = ("bench", "data", "--images", "4", "--photo", "48x64", "--short-side", "64", "--runs", "2")
+
+
+def test_loaders_are_a_table_that_fits_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run(*FILES)
+    assert ended.code == 0, ended.stderr
+    for text in ("made JPEG files: 4 of 48x64 to 64/1333", "of 2, no workers", "images/s", "speed-up: of medians"):
+        assert text in ended.stdout, text
+    assert max(len(line.rstrip()) for line in ended.stdout.splitlines()) <= 80
+
+
+def test_ones_own_images_are_read_in_place(run: Run, data_folder: Path) -> None:
+    ended = run(*FILES, "--data", data_folder, "--json")
+    assert ended.code == 0, ended.stderr
+    assert ended.json["subject"]["data"] == str(data_folder)
+    assert ended.json["subject"]["num_images"] == 4
+    assert [len(result["samples"]) for result in ended.json["results"]] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--photo", "big"], "--photo 'big' must be height x width"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--images", "2", "--batch", "3"], "2 images make no batch of 3"),
+        (["--workers", "-1"], "--workers"),
+    ],
+)
+def test_wrong_options_of_data_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    assert message in run(*FILES, *arguments).error_line()

@@ -3,5 +3,6 @@
 `timing`, `memory`, `machine`, `report` and `fairness` know nothing of what is measured. `contenders` builds RoIConv
 and its peers, `agreement` holds them against the reference, and `op` is the whole of `aligncli bench op`;
 `detectors` builds detectors, `anatomy` splits their time, and `model` is the whole of `aligncli bench model`;
-`steps` builds trainings, and `train` is the whole of `aligncli bench train`. `failures`: who cannot take part.
+`steps` builds trainings, and `train` is the whole of `aligncli bench train`; `photos` makes files, `loaders` reads
+them, and `data` is the whole of `aligncli bench data`. `failures`: who cannot take part.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -43,9 +43,9 @@ class Machine:
     load: float | None
 
 
-def describe_machine(device: str) -> Machine:
-    """This machine, as torch is set up at the moment."""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def describe_machine(device: str, *, packages: Sequence[str] = PACKAGES) -> Machine:
+    """This machine, as torch is set up at the moment, and the versions of `packages`."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     is_cuda = torch.device(device).type == "cuda"
     if is_cuda:
         versions |= {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}

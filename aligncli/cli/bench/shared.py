@@ -14,6 +14,7 @@ from aligncli.cli import options
 from aligncli.errors import DeviceError, UserError
 
 if TYPE_CHECKING:
+    from aligncli.analysis.bench.rate_report import RateReport, RateResult
     from aligncli.analysis.bench.report import Report
     from aligncli.analysis.bench.timing import Spread
     from aligncli.cli.render import Output
@@ -90,13 +91,13 @@ def parse_names(
     return tuple(name for name in known if name in given)
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, *, option: str = "--size") -> tuple[int, int]:
     """(height, width) of `800x1333`. Raises UserError."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(1 <= side <= LARGEST_SIDE for side in size):
         raise UserError(
-            f"--size {text!r} must be height x width in pixels, such as 800x1333, up to {LARGEST_SIDE} each"
+            f"{option} {text!r} must be height x width in pixels, such as 800x1333, up to {LARGEST_SIDE} each"
         )
     return size
 
@@ -113,6 +114,30 @@ def common_conditions(report: Report) -> dict[str, str]:
         "GEMM": f"{product.flops_per_second / 1e9:,.0f} GFLOP/s, {product.name}: the machine's limit",
         "samples": f"{_range(counts)} of each, in turns; median and quartiles",
     }
+
+
+def show_rates(output: Output, report: RateReport, *, what: str) -> None:
+    """The table of contenders that do images, and what is to be said about them."""
+    output.table(
+        (what, "ms", "quartiles", "images/s", "speed-up"),
+        [_rate_row(report, result) for result in report.results],
+    )
+    output.line(f"speed-up: of medians, over {report.peer}")
+    for result in report.results:
+        for text in filter(None, (result.note, result.found)):
+            output.line(f"{result.name}: {text}")
+
+
+def _rate_row(report: RateReport, result: RateResult) -> tuple[str, ...]:
+    if not result.samples:
+        return (result.name, "wrong" if result.is_wrong else "not run", *["-"] * 3)
+    return (
+        result.name,
+        milliseconds(result.seconds.median),
+        quartiles(result.seconds),
+        f"{result.images_per_second:,.3g}" if result.images_per_second < 100 else f"{result.images_per_second:,.0f}",
+        ratio(report.speed_up(result)),
+    )
 
 
 def show_if_busy(output: Output, report: Report) -> None:

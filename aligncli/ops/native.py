@@ -134,9 +134,7 @@ def backward(
     return gradients
 
 
-def _add_weight_gradient(
-    grad_rows: Tensor, levels: Sequence[Level], kernel: KernelRows, grad_weight: Tensor
-) -> None:
+def _add_weight_gradient(grad_rows: Tensor, levels: Sequence[Level], kernel: KernelRows, grad_weight: Tensor) -> None:
     """Add what these kernel rows' columns and the outputs' gradient make of the weight's."""
     total = kernel.matrix(grad_weight)
     start = 0

@@ -34,13 +34,13 @@ def doctor(*, build: Build = False, json: options.Json = False) -> None:
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis import doctor as machine
-        from aligncli.ops.backend import kernel_cache, native_status, requested_backend
+        from aligncli.ops.backend import fused_status, kernel_cache, native_status, requested_backend
 
         system, packages = machine.describe_platform(), machine.package_versions()
         devices, threads = machine.describe_devices(), machine.count_threads()
         disk, shared_memory = machine.measure_disk(kernel_cache()), machine.measure_shared_memory()
         torchvision = machine.check_torchvision()
-        kernels = native_status(build=build)
+        kernels, fused = native_status(build=build), fused_status()
         requested = requested_backend()
     problems = machine.find_problems(disk, shared_memory, threads)
     installed = [f"{name} {found}" for name, found in packages.items() if found]
@@ -55,7 +55,7 @@ def doctor(*, build: Build = False, json: options.Json = False) -> None:
             **{f"room for {room.what}": _describe_room(room) for room in (*disk, shared_memory) if room},
         }
     )
-    backends = _show_backends(output, kernels, requested)
+    backends = _show_backends(output, kernels, fused, requested)
     output.data(
         {
             **system,
@@ -81,10 +81,13 @@ def doctor(*, build: Build = False, json: options.Json = False) -> None:
         raise UserError(torchvision.problem)
 
 
-def _show_backends(output: Output, kernels: Sequence[NativeStatus], requested: str) -> list[dict[str, Any]]:
+def _show_backends(
+    output: Output, kernels: Sequence[NativeStatus], fused: Sequence[NativeStatus], requested: str
+) -> list[dict[str, Any]]:
     """Print who computes RoIConv; returns the rows."""
     backends: list[dict[str, Any]] = [
         *({"backend": "native", **asdict(found)} for found in kernels),
+        *({"backend": "fused", **asdict(found)} for found in fused),
         {"backend": "portable", "device": "any", "available": True, "detail": "plain PyTorch"},
         {"backend": "reference", "device": "any", "available": True, "detail": "the specification, slow"},
     ]

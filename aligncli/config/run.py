@@ -108,4 +108,4 @@ class EvaluationConfig(Config):
 
 
 class OpsConfig(Config):
-    backend: Literal["auto", "native", "portable", "reference"] = "auto"  # who computes RoIConv
+    backend: Literal["auto", "native", "fused", "portable", "reference"] = "auto"  # who computes RoIConv

@@ -1,7 +1,8 @@
 """Which implementation computes RoIConv, and why.
 
-`native` are the kernels of aligncli_ext; `portable` is plain PyTorch and runs wherever PyTorch does; `reference` is
-the specification. `native` is built at first use, so asking for it here may take seconds.
+`native` are the kernels of aligncli_ext; `fused` replaces native's forward pass on CUDA; `portable` is plain PyTorch
+and runs wherever PyTorch does; `reference` is the specification. `native` and `fused` are built at first use, so asking
+for them here may take seconds.
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ import torch
 
 from aligncli.environment import ROI_CONV_BACKEND, forced_backend
 from aligncli.errors import DeviceError, RecipeError
-from aligncli_ext import cuda
+from aligncli_ext import cuda, fused
 from aligncli_ext.cache import cache_directory
 from aligncli_ext.cpu import build_cpu_kernels, find_cpu_kernels, load_cpu_kernels
 
-BACKENDS = ("native", "portable", "reference")
+BACKENDS = ("native", "fused", "portable", "reference")
 ENVIRONMENT_VARIABLE = ROI_CONV_BACKEND
 CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -40,25 +41,33 @@ def requested_backend(requested: str = "auto") -> str:
 
 
 def choose_backend(
-    requested: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    requested: str = "auto",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    out_channels: int | None = None,
 ) -> Backend:
     """The backend that computes RoIConv of features on `device` in `dtype`, when `requested` is asked for.
 
-    auto is native where there is one, else portable. Raises RecipeError for an unknown name, and DeviceError where
-    native was asked for and is not to be had.
+    auto is native where there is one, else portable: never fused, as long as nobody has measured it. A layer that
+    fused does not serve, by its type or its number of outputs, is native's. Raises RecipeError for an unknown name, and
+    DeviceError where native or fused was asked for and this machine does not have it.
     """
     name = requested_backend(requested)
     asked = f"{ENVIRONMENT_VARIABLE} is set" if name != requested else "it was asked for"
-    if name not in ("auto", "native"):
+    if name in ("portable", "reference"):
         return Backend(name, asked)
-    missing = missing_native(device=device, dtype=dtype)
+    missing = missing_fused(device=device) if name == "fused" else None
+    missing = missing or missing_native(device=device, dtype=dtype)
     if name == "auto":
-        if missing is None:
-            return Backend("native", "it is the fastest one")
-        return Backend("portable", f"the native one is not to be had: {missing}")
+        if missing is not None:
+            return Backend("portable", f"the native one is not to be had: {missing}")
+        on_cpu = torch.device(device).type == "cpu"
+        return Backend("native", "it is the fastest one" if on_cpu else "the default; nothing is measured there yet")
     if missing is not None:
-        raise DeviceError(f"RoIConv backend native ({asked}) is not to be had: {missing}; use auto or portable")
-    return Backend("native", asked)
+        raise DeviceError(f"RoIConv backend {name} ({asked}) is not to be had: {missing}; use auto or portable")
+    unserved = None if name == "native" else _not_served_by_fused(dtype, out_channels)
+    return Backend(name, asked) if unserved is None else Backend("native", f"fused ({asked}) does not serve {unserved}")
 
 
 def missing_native(*, device: torch.device | str, dtype: torch.dtype) -> str | None:
@@ -78,6 +87,25 @@ def missing_native(*, device: torch.device | str, dtype: torch.dtype) -> str | N
             return f"there are no kernels for {other} devices"
 
 
+def missing_fused(*, device: torch.device | str) -> str | None:
+    """Why `device` has no fused kernel, None where it has. At first compiles it."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return f"it runs on CUDA devices, not on {device.type}"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    return fused.unavailable_reason(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _not_served_by_fused(dtype: torch.dtype, out_channels: int | None) -> str | None:
+    """What of a layer is not for the fused kernel; None where everything is, as far as it is known."""
+    if dtype not in fused.DTYPES:
+        return f"{str(dtype).removeprefix('torch.')}, only float16 and bfloat16"
+    if out_channels is not None and out_channels > fused.MOST_OUTPUTS:
+        return f"{out_channels} outputs, only up to {fused.MOST_OUTPUTS}"
+    return None
+
+
 @dataclass(frozen=True)
 class NativeStatus:
     """Whether a device has native kernels, and one line: where they lie, or why there are none."""
@@ -85,6 +113,16 @@ class NativeStatus:
     device: str
     available: bool
     detail: str
+
+
+def fused_status() -> list[NativeStatus]:
+    """Of every CUDA device."""
+    found = []
+    for index in range(torch.cuda.device_count()):
+        missing = missing_fused(device=f"cuda:{index}")
+        detail = missing or "compiled by Triton; taken only where it is asked for, as it is not measured yet"
+        found.append(NativeStatus(f"cuda:{index}", missing is None, detail))
+    return found or [NativeStatus("cuda", False, "there is no CUDA device")]
 
 
 def native_status(*, build: bool) -> list[NativeStatus]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from aligncli.ops import native, native_cuda, portable
+from aligncli.ops import native, native_cuda, native_fused, portable
 from aligncli.ops.backend import choose_backend
 
 
@@ -27,7 +27,7 @@ def roi_conv_rows(
 ) -> Tensor:
     """All levels' rows in one tensor (sum of N R_l, O), so that a backend can multiply across levels.
 
-    backend: auto, native or portable. Which one computes is decided here, out of a compiler's sight, as that may
+    backend: auto, native, fused or portable. Which one computes is decided here, out of a compiler's sight, as that may
     take building a library.
     """
     implementation = _implementation(backend, weight)
@@ -36,9 +36,13 @@ def roi_conv_rows(
 
 
 def _implementation(backend: str, weight: Tensor) -> ModuleType:
-    if choose_backend(backend, device=weight.device, dtype=weight.dtype).name != "native":
-        return portable
-    return native_cuda if weight.is_cuda else native
+    match choose_backend(backend, device=weight.device, dtype=weight.dtype, out_channels=weight.shape[0]).name:
+        case "native":
+            return native_cuda if weight.is_cuda else native
+        case "fused":
+            return native_fused
+        case _:
+            return portable
 
 
 @torch.library.register_fake("aligncli::roi_conv")

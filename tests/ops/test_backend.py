@@ -1,10 +1,12 @@
 """Who computes RoIConv, and that people are told why."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from aligncli.errors import DeviceError, RecipeError
-from aligncli.ops import BACKENDS, RoIConv2d, choose_backend, roi_conv
+from aligncli.ops import RoIConv2d, choose_backend, native_cuda, native_fused, operator, roi_conv
 from aligncli.ops import backend as backends
 from aligncli_ext.cpu import CpuKernels
 
@@ -55,7 +57,7 @@ def test_other_devices_are_portable():
     assert choose_backend(device="mps").reason.endswith("there are no kernels for mps devices")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["native", "portable", "reference"])
 def test_a_backend_can_be_asked_for(monkeypatch, backend):
     monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
     assert choose_backend(backend).name == backend
@@ -69,7 +71,9 @@ def test_the_environment_forces_a_backend_and_the_reason_says_so(monkeypatch):
 
 
 def test_an_unknown_backend_names_the_choices():
-    with pytest.raises(RecipeError, match="'fastest' is unknown: choose one of auto, native, portable, reference"):
+    with pytest.raises(
+        RecipeError, match="'fastest' is unknown: choose one of auto, native, fused, portable, reference"
+    ):
         choose_backend("fastest")
 
 
@@ -82,6 +86,60 @@ def test_an_unknown_backend_in_the_environment_names_the_variable(monkeypatch):
 def test_an_unknown_backend_is_refused_when_the_module_is_built():
     with pytest.raises(RecipeError, match="choose one of"):
         RoIConv2d(1, 1, 3, stride=8, backend="fastest")
+
+
+# ---------------------------------------------------------------- fused, on a GPU that is not there
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A device with every kernel."""
+    monkeypatch.delenv("ALIGNCLI_ROI_CONV", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(backends.cuda, "unavailable_reason", lambda dtype, index: None)
+    monkeypatch.setattr(backends.fused, "unavailable_reason", lambda index: None)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_nothing_but_its_name_chooses_the_fused_kernel_which_is_not_measured(monkeypatch):
+    layer = {"device": "cuda", "dtype": torch.bfloat16, "out_channels": 256}
+    backend = choose_backend(**layer)
+    assert backend.name == "native"
+    assert "nothing is measured" in backend.reason
+    assert choose_backend("fused", **layer).name == "fused"
+    monkeypatch.setenv("ALIGNCLI_ROI_CONV", "fused")
+    assert choose_backend(**layer).reason == "ALIGNCLI_ROI_CONV is set"
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ({"dtype": torch.bfloat16, "out_channels": 257}, "257 outputs, only up to 256"),
+        ({"dtype": torch.float32, "out_channels": 256}, "float32, only float16 and bfloat16"),
+    ],
+)
+def test_a_layer_that_the_fused_kernel_does_not_serve_is_natives(layer, reason):
+    backend = choose_backend("fused", device="cuda", **layer)
+    assert backend.name == "native"
+    assert backend.reason == f"fused (it was asked for) does not serve {reason}"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_asking_for_a_fused_kernel_that_a_device_does_not_have_is_an_error(monkeypatch):
+    monkeypatch.setattr(backends.fused, "unavailable_reason", lambda index: "there is no Triton")
+    with pytest.raises(DeviceError, match=r"fused \(it was asked for\) is not to be had: there is no Triton; use auto"):
+        choose_backend("fused", device="cuda", dtype=torch.bfloat16)
+    with pytest.raises(DeviceError, match="it runs on CUDA devices, not on cpu"):
+        choose_backend("fused", device="cpu")
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("backend", "module"), [("native", native_cuda), ("fused", native_fused)])
+def test_each_cuda_backend_has_its_implementation(backend, module):
+    weight = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16, shape=(256, 8, 3, 3), is_cuda=True)
+    assert operator._implementation(backend, weight) is module
 
 
 @pytest.mark.parametrize(("backend", "is_custom_op"), [("native", True), ("portable", True), ("reference", False)])

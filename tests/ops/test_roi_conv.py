@@ -7,10 +7,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d, roi_align
 
-from aligncli.ops import BACKENDS, RoIConv2d, implicit_rois, matmul, roi_conv, roi_offsets
+from aligncli.ops import RoIConv2d, implicit_rois, matmul, roi_conv, roi_offsets
 
 STRIDE = 8.0
-FAST_BACKENDS = ("native", "portable")
+FAST_BACKENDS = ("native", "portable")  # fused, on CUDA alone, has test_native_fused.py
+BACKENDS = (*FAST_BACKENDS, "reference")
 
 
 def pad_as_convolution(features, kernel_height, kernel_width):

@@ -26,6 +26,7 @@ from aligncli.analysis.bench.memory import MemoryMeter, MemoryUse
 from aligncli.analysis.bench.report import Report, Result
 from aligncli.analysis.bench.timing import interleave
 from aligncli.errors import UserError
+from aligncli.ops import choose_backend
 
 Key = tuple[str, Direction]  # contender, direction
 
@@ -114,6 +115,13 @@ def _check(
 def _why_not_here(name: str, case: OperatorCase) -> str | None:
     """Why this machine cannot run a contender in this type, found by trying; None if it can."""
     try:
+        if name.startswith(OURS):
+            asked = name.removeprefix(OURS)
+            chosen = choose_backend(
+                asked, device=case.device, dtype=getattr(torch, case.dtype), out_channels=case.out_channels
+            )
+            if chosen.name != asked:
+                return chosen.reason
         build_call(name, "forward+backward", case.small())()
     except UserError as error:
         return str(error)

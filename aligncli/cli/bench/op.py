@@ -43,7 +43,11 @@ BoxesChoice = Annotated[
 ]
 Backend = Annotated[
     str,
-    typer.Option("--backend", metavar="NAMES", help="Of ours: native, portable, reference; all leaves out the last."),
+    typer.Option(
+        "--backend",
+        metavar="NAMES",
+        help="Of ours: native, fused, portable, reference; all is what is fast on --device.",
+    ),
 ]
 Peers = Annotated[
     str, typer.Option("--peers", metavar="NAMES", help="Others: conv2d, deform_conv2d, roi_align; all; none.")
@@ -91,7 +95,7 @@ def op(
         from aligncli.analysis.bench.op import bench_operator
 
         device = shared.device_to_measure(device)
-    names = pick_contenders(peers, backend)
+    names = pick_contenders(peers, backend, device=device)
     case = OperatorCase(
         levels=shared.parse_names("--levels", levels, tuple(STRIDES), all_of=LEVELS),
         size=image_size,
@@ -123,7 +127,7 @@ def op(
         raise typer.Exit(1)
 
 
-def pick_contenders(peers: str, backend: str) -> list[str]:
+def pick_contenders(peers: str, backend: str, *, device: str) -> list[str]:
     """Names of contenders, in the order of the table: the limit, ours, the others. Raises UserError."""
     from aligncli.analysis.bench.contenders import OURS, PEERS
     from aligncli.ops.backend import BACKENDS, ENVIRONMENT_VARIABLE, requested_backend
@@ -131,7 +135,8 @@ def pick_contenders(peers: str, backend: str) -> list[str]:
     forced = requested_backend("auto")
     if forced != "auto":
         raise UserError(f"{ENVIRONMENT_VARIABLE}={forced} would replace every backend: unset it, and use --backend")
-    fast = [name for name in BACKENDS if name != "reference"]
+    # Fused is for CUDA: a table of the CPU would say so every time.
+    fast = [name for name in BACKENDS if name != "reference" and (name != "fused" or device != "cpu")]
     ours = [OURS + name for name in shared.parse_names("--backend", backend, BACKENDS, all_of=fast)]
     others = shared.parse_names("--peers", peers, PEERS, all_of=PEERS, or_none=True)
     first = [name for name in others if name == "conv2d"]

@@ -33,6 +33,7 @@ from aligncli.cli import (
     train,
 )
 from aligncli.cli.bench import data as bench_data
+from aligncli.cli.bench import evaluators as bench_evaluators
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.bench import train as bench_train
@@ -144,6 +145,7 @@ _register(runs_app, "compare", runs.compare)
 _register(bench_app, "op", bench_op.op)
 _register(bench_app, "model", bench_model.model)
 _register(bench_app, "train", bench_train.train)
+_register(bench_app, "eval", bench_evaluators.evaluators)
 _register(bench_app, "data", bench_data.data)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")

@@ -258,3 +258,22 @@ def test_ones_own_images_are_read_in_place(run: Run, data_folder: Path) -> None:
 )
 def test_wrong_options_of_data_are_one_line(run: Run, arguments: list[str], message: str) -> None:
     assert message in run(*FILES, *arguments).error_line()
+
+
+SCORES = ("bench", "eval", "--images", "20", "--classes", "3", "--detections", "10", "--runs", "1")
+
+
+def test_evaluators_are_a_table_that_fits_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run(*SCORES)
+    assert ended.code == 0, ended.stderr
+    for text in ("20 images, 3 classes", "hotcoco", "pycocotools", "speed-up: of medians", "equal to the last bit"):
+        assert text in ended.stdout, text
+    assert max(len(line.rstrip()) for line in ended.stdout.splitlines()) <= 80
+
+
+def test_evaluators_in_json_are_alone_on_stdout(run: Run) -> None:
+    ended = run(*SCORES, "--json")
+    assert ended.code == 0, ended.stderr
+    assert [result["name"] for result in ended.json["results"]] == ["hotcoco", "pycocotools"]
+    assert "error: " in run(*SCORES, "--detections", "0").stderr

@@ -26,6 +26,11 @@ def forced_backend() -> str:
     return os.environ.get(ROI_CONV_BACKEND, "auto")
 
 
+def terminal_can_redraw() -> bool:
+    """False for the terminals that only append lines (TERM=dumb, such as an editor's shell)."""
+    return os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
 def launched_place() -> Place | None:
     """Where torchrun or `aligncli train --nproc` put this process; None where neither started it.
 

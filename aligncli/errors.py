@@ -29,6 +29,14 @@ class TrainingError(UserError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
 
+class MissingChoice(UserError):
+    """The command line lacks a choice that the user of a terminal is asked for: what follows `option`."""
+
+    def __init__(self, message: str, *, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's message, to be quoted in one of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

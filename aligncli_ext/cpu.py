@@ -17,11 +17,8 @@ from pathlib import Path
 
 import torch
 
-from aligncli_ext.build import BuildError, compile_library, compiler_key, find_compiler, library_name, source_key
-from aligncli_ext.cache import cache_directory
-
-# Filled when a wheel is built where there are a compiler and PyTorch (see setup.py).
-BUNDLED_DIRECTORY = Path(__file__).parent / "lib"
+from aligncli_ext.build import BuildError, compile_library, find_compiler
+from aligncli_ext.places import Entry, bundled_library, cache_entry
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def find_cpu_kernels() -> CpuKernels:
         bundled = _load_bundled()
         if bundled is not None:
             return CpuKernels(bundled, None)
-        entry = _cache_entry(find_compiler())
+        entry = cache_entry(find_compiler())
     except BuildError as error:
         return CpuKernels(None, str(error))
     cached = _load_cached(entry)
@@ -61,25 +58,11 @@ def find_cpu_kernels() -> CpuKernels:
 def build_cpu_kernels() -> CpuKernels:
     """`load_cpu_kernels`, with another try where building has failed before."""
     with contextlib.suppress(BuildError, OSError):
-        entry = _cache_entry(find_compiler())
+        entry = cache_entry(find_compiler())
         if _recorded_failure(entry) is not None:
             entry.record.unlink()
             load_cpu_kernels.cache_clear()
     return load_cpu_kernels()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where the cache keeps a library, how its build ended, and who is building."""
-
-    library: Path
-    record: Path
-    lock: Path
-
-
-def _cache_entry(compiler: list[str]) -> Entry:
-    stem = cache_directory() / "cpu" / f"roi_conv_cpu-{source_key()}-{compiler_key(compiler)}"
-    return Entry(*(stem.with_name(stem.name + suffix) for suffix in (".so", ".json", ".lock")))
 
 
 def _find_or_build() -> Path:
@@ -87,7 +70,7 @@ def _find_or_build() -> Path:
     if bundled is not None:
         return bundled
     compiler = find_compiler()
-    entry = _cache_entry(compiler)
+    entry = cache_entry(compiler)
     cached = _load_cached(entry)
     if cached is not None:
         return cached
@@ -131,7 +114,7 @@ def _load(library: Path) -> Path:
 
 
 def _load_bundled() -> Path | None:
-    library = BUNDLED_DIRECTORY / library_name()
+    library = bundled_library()
     try:
         return _load(library) if library.is_file() else None
     except OSError:  # built for another system: build our own

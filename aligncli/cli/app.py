@@ -37,6 +37,7 @@ from aligncli.cli.bench import evaluators as bench_evaluators
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.bench import train as bench_train
+from aligncli.cli.home.conversation import run_with_questions
 from aligncli.cli.render import print_error, show_log
 from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
 from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
@@ -176,7 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """The exit code of a command line."""
     debug = "--debug" in arguments
-    return guard(lambda: app(args=arguments, prog_name="aligncli", standalone_mode=False), debug=debug)
+    return guard(lambda: run_with_questions(arguments, _call), debug=debug)
+
+
+def _call(arguments: Sequence[str]) -> int | None:
+    return app(args=list(arguments), prog_name="aligncli", standalone_mode=False)
 
 
 def guard(command: Callable[[], int | None], *, debug: bool) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligncli.errors import CheckpointError, RecipeError
+from aligncli.errors import CheckpointError, MissingChoice, RecipeError
 
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
@@ -29,9 +29,10 @@ def choose_recipe(
         recipe = on_folder(recipe, data)
     recipe = recipe.changed(changes)
     if recipe.data.kind == "coco" and not recipe.data.root:
-        raise RecipeError(
+        raise MissingChoice(
             f"recipe {recipe.name!r} needs your images: add --data FOLDER, with images/ and "
-            "annotations/instances_train.json and instances_val.json in it"
+            "annotations/instances_train.json and instances_val.json in it",
+            option="--data",
         )
     return recipe, parts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligncli.cli import options
-from aligncli.errors import UserError
+from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
     from aligncli.cli.render import Output
@@ -82,7 +82,9 @@ def _check(asked: Asked) -> None:
     """Raises UserError where options contradict each other."""
     scale = asked.scale.value
     if (asked.data is None) == (scale != "small"):
-        raise UserError(f"--scale {scale} " + ("needs --data FOLDER" if asked.data is None else "takes no --data"))
+        if asked.data is None:
+            raise MissingChoice(f"--scale {scale} needs --data FOLDER", option="--data")
+        raise UserError(f"--scale {scale} takes no --data")
     if asked.launcher is options.LauncherKind.local and asked.slurm:
         raise UserError("--slurm goes with --launcher slurm")
 

@@ -53,7 +53,8 @@ def show_plan(
 
 def _plan_item(job: Job, estimate: Estimate | None) -> dict[str, Any]:
     """One training as JSON has it; a finished one has no estimate, but may know the time it took."""
-    from aligncli.engine.jobs import iterations, training_seconds
+    from aligncli.engine.jobs import iterations
+    from aligncli.engine.run_folder import training_seconds
 
     return {
         "run": job.run_dir.name,

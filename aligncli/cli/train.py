@@ -11,7 +11,7 @@ import typer
 from aligncli.cli import launch, options, slurm_jobs
 from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
-from aligncli.errors import UserError
+from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
@@ -113,7 +113,7 @@ def train(
             if launch.was_restarted() and out is not None:
                 resume = launch.has_checkpoint(out)
             if resume and out is None:
-                raise UserError("--resume needs the run to go on with: add --out DIR")
+                raise MissingChoice("--resume needs the run to go on with: add --out DIR", option="--out")
             if resume and out is not None:
                 chosen, parts = recipe_to_resume(out, name=recipe, plain=recipe_json, data=data, changes=changes)
             else:

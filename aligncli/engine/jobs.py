@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from aligncli.engine.run_folder import RunFolder, read_whole_lines, write_json
+from aligncli.engine.run_folder import RunFolder, read_whole_lines, training_seconds, write_json
 from aligncli.engine.study_plan import Job
 from aligncli.engine.weights import extract_features
 from aligncli.errors import TrainingError
@@ -140,17 +140,7 @@ def last_output(log: Path) -> str:
 def add_seconds(job: Job, seconds: float) -> None:
     """Add to the wall time that a training has taken, over all its starts."""
     if job.run_dir.is_dir():
-        write_json(_time_path(job.run_dir), {"seconds": round(training_seconds(job.run_dir) + seconds, 1)})
-
-
-def training_seconds(run_dir: Path) -> float:
-    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted."""
-    path = _time_path(run_dir)
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
-
-
-def _time_path(run_dir: Path) -> Path:
-    return run_dir / "time.json"
+        write_json(RunFolder(job.run_dir).time_path, {"seconds": round(training_seconds(job.run_dir) + seconds, 1)})
 
 
 def iterations(job: Job) -> int:

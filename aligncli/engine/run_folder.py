@@ -7,7 +7,12 @@ metrics.jsonl      one line a logged step, and one an evaluation; no times, so e
 model.safetensors  the newest weights; best.safetensors: those of the best evaluation, if there are several
 checkpoints/       the newest training states, see checkpoint.py
 results.json       detections in COCO's result format; evaluation.json: the metrics
+time.json          wall time, where a study ran the training
+
+Importing this module imports no torch: what lists runs is quick.
 """
+
+from __future__ import annotations
 
 import json
 import platform
@@ -15,14 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from aligncli.config import Recipe, parse_recipe
-from aligncli.data.dataset import Categories
 from aligncli.engine.disk import asking_for_room, write_file
 from aligncli.errors import CheckpointError, first_line
+
+if TYPE_CHECKING:
+    from aligncli.data.dataset import Categories
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,10 @@ class RunFolder:
     def evaluation_path(self) -> Path:
         return self.root / "evaluation.json"
 
+    @property
+    def time_path(self) -> Path:
+        return self.root / "time.json"
+
     def newest_checkpoint(self) -> int:
         """The iteration that a training would go on from, should that checkpoint be sound; 0 without any."""
         names = (path.name for path in self.checkpoints_path.glob("[0-9]*"))
@@ -82,6 +91,8 @@ class RunFolder:
 
     def read_categories(self) -> Categories:
         """The classes that the model was trained on."""
+        from aligncli.data.dataset import Categories
+
         return Categories.from_json(read_json(self.categories_path))
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
@@ -116,8 +127,16 @@ class RunFolder:
         write_text(self.metrics_path, "".join(kept))
 
 
+def training_seconds(run_dir: Path) -> float:
+    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted."""
+    path = RunFolder(run_dir).time_path
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+
+
 def describe_environment(device: str) -> dict[str, Any]:
     """Versions and hardware, for whoever compares numbers later."""
+    import torch
+
     packages = ("aligncli", "torch", "torchvision", "numpy", "pycocotools", "hotcoco")
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""The runs below a folder, as far as their small files tell; nothing is built or loaded."""
+"""The runs below a folder, as far as their small files tell; nothing is built or loaded, torch is not imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligncli.config import Recipe
-from aligncli.engine.jobs import training_seconds
-from aligncli.engine.run_folder import RunFolder, read_json
+from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
 from aligncli.errors import UserError
 
 MAX_DEPTH = 3  # studies keep runs in OUT/runs/NAME
@@ -38,12 +37,26 @@ def find_runs(folder: Path) -> tuple[list[RunSummary], list[str]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name the one that holds your runs")
     runs, faults = [], []
-    for path in _run_folders(folder, depth=0):
+    for path in run_folders(folder):
         try:
             runs.append(summarize(path))
         except UserError as error:
             faults.append(f"{path}: {error}")
     return sorted(runs, key=lambda run: run.modified, reverse=True), faults
+
+
+def run_folders(folder: Path, *, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Run folders at most `depth` below a folder, in alphabetical order; none where it is no folder."""
+    if (folder / "recipe.json").is_file() and (folder / "categories.json").is_file():
+        yield folder
+    elif depth > 0 and folder.is_dir():
+        for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
+            yield from run_folders(inner, depth=depth - 1)
+
+
+def modified(path: Path) -> float:
+    """When a run folder's own files last changed, seconds since 1970."""
+    return max(file.stat().st_mtime for file in path.iterdir() if file.is_file())
 
 
 def summarize(path: Path) -> RunSummary:
@@ -60,16 +73,8 @@ def summarize(path: Path) -> RunSummary:
         iteration=_last_iteration(run.metrics_path),
         metrics=metrics,
         seconds=training_seconds(path) or math.nan,
-        modified=max(file.stat().st_mtime for file in path.iterdir() if file.is_file()),
+        modified=modified(path),
     )
-
-
-def _run_folders(folder: Path, *, depth: int) -> Iterator[Path]:
-    if (folder / "recipe.json").is_file() and (folder / "categories.json").is_file():
-        yield folder
-    elif depth < MAX_DEPTH:
-        for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
-            yield from _run_folders(inner, depth=depth + 1)
 
 
 def _last_iteration(path: Path) -> int:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligncli.config import Claim, Scale, Study
-from aligncli.engine.jobs import training_seconds
-from aligncli.engine.run_folder import RunFolder, read_json
+from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
 from aligncli.engine.study_plan import Plan
 
 Verdict = Literal["holds", "within noise", "does not hold"]

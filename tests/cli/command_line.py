@@ -10,6 +10,10 @@ from typing import Any
 
 from PIL import Image
 
+from aligncli.catalog import load_recipe
+from aligncli.data.dataset import Categories
+from aligncli.engine.run_folder import RunFolder, write_json
+
 TINY = ["--set", "schedule.iterations=2", "--set", "schedule.batch_size=2", "--set", "schedule.log_every=1"]
 TINY_SHAPES = [*TINY, "--set", "weights=none", "--set", "data.num_train=4", "--set", "data.num_val=3"]
 
@@ -37,6 +41,17 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+def make_run_folder(root: Path, *, average_precision: float = 40.0) -> Path:
+    """The small files of a run that was evaluated after its last iteration; it has no weights."""
+    recipe = load_recipe("quickstart")
+    folder = RunFolder(root)
+    folder.create(recipe, Categories(("ring",), (1,)), device="cpu")
+    metrics = {"AP": average_precision}
+    folder.append_metrics({"iteration": recipe.schedule.iterations, "evaluation": metrics})
+    write_json(folder.evaluation_path, {"metrics": metrics})
+    return root
 
 
 def make_data_folder(

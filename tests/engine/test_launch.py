@@ -8,9 +8,8 @@ import time
 import pytest
 
 from aligncli.engine import launch
-from aligncli.engine.jobs import training_seconds
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
-from aligncli.engine.run_folder import RunFolder
+from aligncli.engine.run_folder import RunFolder, training_seconds
 from aligncli.engine.slurm_queue import record_path
 from aligncli.engine.study_plan import Job
 from aligncli.errors import TrainingError, UserError

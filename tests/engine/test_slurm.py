@@ -9,8 +9,7 @@ from submitit import SlurmJob
 from submitit.slurm.slurm import SlurmInfoWatcher
 
 from aligncli.engine import slurm, slurm_queue
-from aligncli.engine.jobs import training_seconds
-from aligncli.engine.run_folder import RunFolder
+from aligncli.engine.run_folder import RunFolder, training_seconds
 from aligncli.engine.slurm import SlurmLauncher
 from aligncli.engine.slurm_settings import SlurmSettings
 from aligncli.errors import TrainingError, UserError

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligncli_ext import cpu
-from aligncli_ext.build import BuildError, compile_library, find_compiler
+from aligncli_ext import cpu, places
+from aligncli_ext.build import BuildError, compile_library, find_compiler, library_name
 
 ROOT = Path(__file__).parents[2]
 COMPUTE = """
@@ -76,7 +76,7 @@ def compiler(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return path
 
     monkeypatch.setattr(cpu, "_load", load)
-    monkeypatch.setattr(cpu, "BUNDLED_DIRECTORY", tmp_path / "bundled")
+    monkeypatch.setattr(places, "BUNDLED_DIRECTORY", tmp_path / "bundled")
     made = Compiler(tmp_path, library)
     monkeypatch.setenv("CXX", str(made.path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -182,7 +182,7 @@ def test_another_compiler_builds_its_own_library(compiler, tmp_path, library, mo
 
 
 def test_a_library_that_came_with_the_wheel_is_taken_if_it_loads(compiler, tmp_path):
-    bundled = tmp_path / "bundled" / cpu.library_name()
+    bundled = tmp_path / "bundled" / library_name()
     bundled.parent.mkdir()
     bundled.write_bytes(b"a library")
     assert load().library == cpu.find_cpu_kernels().library == bundled

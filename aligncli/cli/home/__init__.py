@@ -1,0 +1,1 @@
+"""What a terminal gets beyond plain commands: the home screen, and questions for what a command line lacks."""

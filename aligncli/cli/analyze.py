@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_run
 from aligncli.cli.render import number
 from aligncli.errors import UserError
 
@@ -25,6 +26,7 @@ Detectors = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RUN...",
+        autocompletion=complete_run,
         help="Run folders, or torchvision:NAME such as torchvision:fcos_resnet50_fpn; several are compared.",
     ),
 ]

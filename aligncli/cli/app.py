@@ -37,6 +37,7 @@ from aligncli.cli.bench import evaluators as bench_evaluators
 from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.bench import train as bench_train
+from aligncli.cli.examples import epilog
 from aligncli.cli.home.conversation import run_with_questions
 from aligncli.cli.render import print_error, show_log
 from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
@@ -52,11 +53,11 @@ GROUP_SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,
 }
 
-app = typer.Typer(name="aligncli", add_completion=False, **GROUP_SETTINGS)
-recipes_app = typer.Typer(**GROUP_SETTINGS)
-data_app = typer.Typer(**GROUP_SETTINGS)
-runs_app = typer.Typer(**GROUP_SETTINGS)
-bench_app = typer.Typer(**GROUP_SETTINGS)
+app = typer.Typer(name="aligncli", **GROUP_SETTINGS)
+recipes_app = typer.Typer(name="recipes", **GROUP_SETTINGS)
+data_app = typer.Typer(name="data", **GROUP_SETTINGS)
+runs_app = typer.Typer(name="runs", **GROUP_SETTINGS)
+bench_app = typer.Typer(name="bench", **GROUP_SETTINGS)
 
 
 def _print_version(wanted: bool) -> None:
@@ -110,7 +111,7 @@ def _help_if_alone(context: typer.Context) -> None:
 
 
 def _register(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
-    """Add a command, with `--debug` among its options: `main` acts on it, commands need not know."""
+    """Add a command, with its examples, and `--debug` among its options: `main` acts on it, commands need not know."""
     signature = inspect.signature(command, eval_str=True)
     debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.Debug)
 
@@ -120,7 +121,8 @@ def _register(group: typer.Typer, name: str, command: Callable[..., None]) -> No
         command(**values)
 
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug])  # type: ignore[attr-defined]
-    group.command(name)(run)
+    words = name if group is app else f"{group.info.name} {name}"
+    group.command(name, epilog=epilog(words))(run)
 
 
 _register(app, "train", train.train)
@@ -148,10 +150,10 @@ _register(bench_app, "model", bench_model.model)
 _register(bench_app, "train", bench_train.train)
 _register(bench_app, "eval", bench_evaluators.evaluators)
 _register(bench_app, "data", bench_data.data)
-app.add_typer(recipes_app, name="recipes")
-app.add_typer(runs_app, name="runs")
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
+app.add_typer(recipes_app)
+app.add_typer(runs_app)
+app.add_typer(data_app)
+app.add_typer(bench_app)
 
 # Click's class, or the copy of it that newer typers carry: the public name is that of a subclass.
 UsageError: Any = typer.BadParameter.__mro__[1]

@@ -52,8 +52,8 @@ def convert(
 ) -> None:
     """Make a COCO folder of a YOLO or Pascal VOC data set.
 
-    Splits that the source names are kept; otherwise --val-share of its images are put aside. Example:
-    `aligncli data convert yolo ~/my_yolo --out my_data`, then `aligncli train --data my_data`.
+    Splits that the source names are kept; otherwise --val-share of its images are put aside.
+    `aligncli train --data FOLDER` takes the new folder.
     """
     from aligncli.cli.render import Output
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_run
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ class EvalSplit(StrEnum):
 
 OptionalDetector = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="Run folder, or torchvision:NAME such as torchvision:fcos_resnet50_fpn."),
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=complete_run,
+        help="Run folder, or torchvision:NAME such as torchvision:fcos_resnet50_fpn.",
+    ),
 ]
 AnnotationFile = Annotated[
     Path | None, typer.Option("--annotations", metavar="JSON", help="COCO ground truth; with --detections.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aligncli.cli.completion import complete_run
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,9 +67,16 @@ Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="CPU threads. Default: torch's.")
 ]
 SplitChoice = Annotated[Split, typer.Option("--split", help="Which part of the data.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `aligncli train` makes it.")]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", autocompletion=complete_run, help="Run folder, as `aligncli train` makes it.")
+]
 Detector = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run folder, or torchvision:NAME such as torchvision:fcos_resnet50_fpn.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=complete_run,
+        help="Run folder, or torchvision:NAME such as torchvision:fcos_resnet50_fpn.",
+    ),
 ]
 Weights = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 NUM_SHAPES_CLASSES, NUM_COCO_CLASSES = 6, 80
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name, or a .py or .json file.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", autocompletion=complete_recipe, help="Name, or a .py or .json file.")
+]
 
 
 def list_recipes(*, json: options.Json = False) -> None:

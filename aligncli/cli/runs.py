@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_run
 from aligncli.cli.progress import duration
 from aligncli.cli.render import Styled, number
 
@@ -25,10 +26,16 @@ SHOWN_METRICS = ("AP", "AP50", "AP75")
 ERROR_COLUMNS = ("class", "loc.", "both", "dup.", "bg", "missed")
 
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where the runs are, up to three folders deep.")]
-FirstRun = Annotated[Path, typer.Argument(metavar="A", help="Run folder.")]
-SecondRun = Annotated[Path, typer.Argument(metavar="B", help="Run folder that was evaluated on the same images.")]
+FirstRun = Annotated[Path, typer.Argument(metavar="A", autocompletion=complete_run, help="Run folder.")]
+SecondRun = Annotated[
+    Path,
+    typer.Argument(metavar="B", autocompletion=complete_run, help="Run folder that was evaluated on the same images."),
+]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=100, max=100_000, help="Bootstrap samples.")]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are set side by side.")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", autocompletion=complete_run, help="Run folders; several are set side by side."),
+]
 
 
 def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from aligncli.cli import options, study_run
+from aligncli.cli.completion import complete_study
 
 StudyName = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
+        autocompletion=complete_study,
         help="aligndet (Table 3), alignment (4), alignment_1x1, assignment (5), kernel (6), testdev (7), figure4; all.",
     ),
 ]
@@ -57,8 +59,7 @@ def pilot(
 ) -> None:
     """Table 1: one level instead of a pyramid, two-stage against one-stage; --roiconv: Table 2.
 
-    Stop it with Ctrl-C and start it again: finished rows are not trained twice. Example:
-    `aligncli pilot --roiconv --seeds 3 --jobs 2`.
+    Stop it with Ctrl-C and start it again: finished rows are not trained twice.
     """
     names = (study_run.PILOT_ROI_CONV,) if roiconv else (study_run.PILOT,)
     download = options.may_download(download=download, offline=offline)
@@ -88,7 +89,6 @@ def ablate(
     """Tables 3 to 7 and Figure 4: AlignDet against RetinaNet, alignment variants, assignment, RoIConv designs.
 
     Stop it with Ctrl-C and start it again: finished rows are not trained twice, and tables share rows.
-    Example: `aligncli ablate alignment --seeds 3 --jobs 2`.
     """
     names = study_run.all_names(scale.value) if study == "all" else (study,)
     download = options.may_download(download=download, offline=offline)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import launch, options, slurm_jobs
+from aligncli.cli.completion import complete_recipe
 from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
 from aligncli.errors import MissingChoice, UserError
@@ -22,6 +23,7 @@ RecipeName = Annotated[
     str | None,
     typer.Argument(
         metavar="RECIPE",
+        autocompletion=complete_recipe,
         help="Name, or a .py or .json file. Default: quickstart, or photo with --data.",
         show_default=False,
     ),

@@ -48,10 +48,10 @@ def ask_recipe() -> str | None:
 
 def ask_study() -> str | None:
     """The name of a study that `aligncli ablate` takes."""
-    from aligncli.catalog import load_study, study_names
-    from aligncli.cli.study_run import PILOT, PILOT_ROI_CONV
+    from aligncli.catalog import load_study
+    from aligncli.cli.study_run import ablations
 
-    studies = [load_study(name) for name in study_names() if name not in (PILOT, PILOT_ROI_CONV)]
+    studies = map(load_study, ablations())
     return choose(
         "Which study?", [Item(f"{study.name:13}  {study.table}: {study.title}", study.name) for study in studies]
     )

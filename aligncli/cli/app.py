@@ -22,6 +22,7 @@ from aligncli.cli import (
     convert,
     data,
     doctor,
+    download,
     evaluate,
     extract,
     import_weights,
@@ -89,7 +90,7 @@ def _recipes(context: typer.Context) -> None:
 
 @data_app.callback()
 def _data(context: typer.Context) -> None:
-    """Check, describe, look at, convert and split data sets."""
+    """Check, describe, look at, convert, split and fetch data sets."""
     _help_if_alone(context)
 
 
@@ -142,6 +143,7 @@ _register(data_app, "stats", data.stats)
 _register(data_app, "view", data.view)
 _register(data_app, "convert", convert.convert)
 _register(data_app, "split", convert.split)
+_register(data_app, "download", download.download)
 _register(runs_app, "list", runs.list_runs)
 _register(runs_app, "show", runs.show_run)
 _register(runs_app, "compare", runs.compare)

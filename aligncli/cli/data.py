@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_recipe
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ Count = Annotated[
 
 Fix = Annotated[
     Path | None, typer.Option("--fix", metavar="OUT.json", help="Write a repaired copy of one split's annotations.")
+]
+StatsRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        autocompletion=complete_recipe,
+        help="Whose input size and anchors are held against the boxes. Default: quickstart for shapes, else photo.",
+        show_default=False,
+    ),
 ]
 FixSplit = Annotated[options.Split | None, typer.Option("--split", help="Which annotations --fix repairs.")]
 
@@ -104,18 +115,27 @@ def stats(
     source: options.Source,
     *,
     split: options.SplitChoice = options.Split.train,
+    recipe: StatsRecipe = None,
     json: options.Json = False,
 ) -> None:
-    """Count classes and measure boxes.
+    """Count classes, measure boxes, and say how well anchors cover them.
 
-    The box shapes tell which sizes and aspects anchors have to cover."""
-    from aligncli.cli.render import Output
+    The box shapes tell which sizes and aspects anchors have to cover. How well a recipe's anchors, one and nine of
+    them a cell, and the boxes that a 3x3 convolution looks at (implicit RoIs, equation 3) do so: the mean over
+    objects of the best IoU, and the share of objects that one of them meets with IoU .5.
+    """
+    from aligncli.catalog import load_recipe
+    from aligncli.cli.render import Output, number
 
     output = Output(json=json)
+    chosen = load_recipe(recipe or ("quickstart" if source == "shapes" else "photo"))
     with output.waiting("counting"):
+        from aligncli.analysis.coverage import measure_coverage
         from aligncli.data.stats import dataset_stats
 
-        found = dataset_stats(open_dataset(source, split))
+        dataset = open_dataset(source, split)
+        found = dataset_stats(dataset)
+        coverage = measure_coverage(dataset, chosen)
     output.heading(source, f"{split.value} split")
     output.fields(describe_stats(found))
     shapes = (("size, sqrt(w h), pixels", found.box_sizes, 0), ("aspect, w / h", found.box_aspects, 2))
@@ -128,7 +148,22 @@ def stats(
         ("class", "boxes", "share"),
         [(name, f"{count:,}", f"{count / total:.1%}") for name, count in found.boxes_per_class.items()],
     )
-    output.data({"source": source, "split": split.value, **dataclasses.asdict(found)})
+    output.table(
+        (chosen.name, "boxes a cell", "mean best IoU", "recall at .5"),
+        [
+            (item.name, str(item.num_per_cell), number(item.mean_best_iou, 2), number(100 * item.recall))
+            for item in coverage
+        ],
+    )
+    output.data(
+        {
+            "source": source,
+            "split": split.value,
+            **dataclasses.asdict(found),
+            "recipe": chosen.name,
+            "coverage": [dataclasses.asdict(item) for item in coverage],
+        }
+    )
 
 
 def view(

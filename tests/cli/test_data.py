@@ -127,3 +127,15 @@ def test_repairing_needs_a_split_and_another_file(run: Run, data_folder: Path) -
     assert "add --split train or val" in run("data", "check", data_folder, "--split", "val").error_line()
     line = run("data", "check", data_folder, "--split", "val", "--fix", path).error_line()
     assert "is the file that is to be repaired" in line
+
+
+def test_stats_say_how_well_a_recipes_anchors_cover_the_boxes(run: Run) -> None:
+    told = run("data", "stats", "shapes", "--split", "val", "--recipe", "retinanet_small", "--json").json
+    assert told["recipe"] == "retinanet_small"
+    own, one, nine, implicit = told["coverage"]
+    assert own["recall"] == nine["recall"] > one["recall"] == implicit["recall"]
+    assert "mean best IoU" in run("data", "stats", "shapes", "--split", "val").stdout
+
+
+def test_an_unknown_recipe_for_stats_is_one_line(run: Run) -> None:
+    assert "unknown recipe 'fotos'" in run("data", "stats", "shapes", "--recipe", "fotos").error_line()

@@ -136,6 +136,7 @@ def _use_data() -> Command | None:
         [
             *found,
             Item("Another folder ...", _about_other_data, section),
+            _command("Fetch COCO from its server, 20 GB", ["data", "download", "coco"], section=section),
             _command("Describe the embedded shapes", ["data", "stats", "shapes"], section=section),
         ],
     )

@@ -17,7 +17,7 @@ from tests.cli.command_line import Run, make_data_folder
 
 pexpect = pytest.importorskip("pexpect", reason="there are no pseudo-terminals on Windows")
 ESC, CTRL_C, DOWN = "\x1b", "\x03", "\x1b[B"
-SECONDS = 120  # a busy machine takes long to start Python
+SECONDS = 300  # a busy machine takes long to start Python
 Terminal = Callable[..., "pexpect.spawn"]
 
 

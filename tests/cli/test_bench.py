@@ -277,3 +277,27 @@ def test_evaluators_in_json_are_alone_on_stdout(run: Run) -> None:
     assert ended.code == 0, ended.stderr
     assert [result["name"] for result in ended.json["results"]] == ["hotcoco", "pycocotools"]
     assert "error: " in run(*SCORES, "--detections", "0").stderr
+
+
+def test_growth_is_one_table_and_one_picture(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    picture = tmp_path / "growth.png"
+    ended = run(*STEPS[:3], *STEPS[4:], "--vary", "objects=0,5", "--vary", "size=64,96", "--plot", picture)
+    assert ended.code == 0, ended.stderr
+    for text in ("objects 5", "size 96", "best fit: time as size^", f"picture: {picture}", "ratio: of medians"):
+        assert text in ended.stdout, text
+    assert ended.stdout.count("images/s") == 1
+    assert "size 96, preparing 1/1" in ended.stderr
+    assert Image.open(picture).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "colour"], "--vary 'colour' is unknown: choose from size, batch, objects, classes"),
+        (["--vary", "batch=0,1"], "--vary batch=0,1: expected two whole numbers or more from 1 on"),
+        (["--plot", "growth.png"], "--plot draws how a step grows: add --vary"),
+    ],
+)
+def test_wrong_growth_is_one_line(run: Run, arguments: list[str], message: str) -> None:
+    assert message in run("bench", "train", *arguments).error_line()

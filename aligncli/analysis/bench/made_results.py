@@ -55,7 +55,8 @@ def make_results(case: ScoringCase) -> tuple[dict[str, Any], list[dict[str, Any]
 
 def _boxes(count: int, generator: np.random.Generator) -> np.ndarray:
     """(count, 4) xywh pixels inside the image."""
-    size = np.exp(generator.uniform(*np.log(SIDES), (count, 2)))
+    smallest, largest = np.log(SIDES)
+    size = np.exp(generator.uniform(smallest, largest, (count, 2)))
     size = np.minimum(size, (WIDTH, HEIGHT))
     return np.concatenate([generator.random((count, 2)) * ((WIDTH, HEIGHT) - size), size], axis=1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncli.cli import options
-from aligncli.cli.bench import shared
+from aligncli.cli.bench import growth, shared
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ Detectors = Annotated[
 Size = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Of the images, in pixels. Default: 512x512.")]
 Objects = Annotated[int, typer.Option("--objects", metavar="N", min=0, max=100_000, help="Ground truths an image.")]
 Classes = Annotated[int, typer.Option("--classes", metavar="N", min=1, max=100_000, help="Of the detectors.")]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="WHAT[=N,N...]",
+        help="How a step grows with size, batch, objects or classes; repeatable, all else stays as it is.",
+    ),
+]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the growth; needs --vary.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A look: 128x128, two samples of each, no memory.")]
 
 
@@ -45,22 +55,28 @@ def train(
     seconds: shared.Seconds = 90.0,
     quick: Quick = False,
     code: options.Code = None,
+    vary: Vary = None,
+    plot: Plot = None,
     json: options.Json = False,
 ) -> None:
     """Time training steps, from images and boxes to changed weights, and weigh them.
 
     Detectors take turns in one process; then each trains in a process of its own, which tells its peak memory.
     Weights are random, and the learning rate is next to nothing, so that all steps of a detector compute the same.
-    The defaults take about three minutes on two cores, --quick half a minute.
+    The defaults take about three minutes on two cores, --quick half a minute; --vary as much for every value.
     """
     from aligncli.cli.render import Output
 
     output = Output(json=json)
     image_size = shared.parse_size(size or (QUICK_SIZE if quick else FULL_SIZE))
+    shared.check_picture(plot)
+    if plot is not None and not vary:
+        raise UserError("--plot draws how a step grows: add --vary size, batch, objects or classes")
     with output.waiting():  # torch takes seconds to import
         import torch
 
         from aligncli.analysis.bench.detectors import find_contender
+        from aligncli.analysis.bench.growth import measure_growth, parse_sweep
         from aligncli.analysis.bench.machine import threads as limit_threads
         from aligncli.analysis.bench.steps import TrainCase
         from aligncli.analysis.bench.train import DEFAULT_NAMES, bench_training
@@ -78,45 +94,57 @@ def train(
         device=device,
         channels_last=channels_last,
     )
-    try:
-        with limit_threads(threads), output.progress(waiting="building detectors") as reporter:
-            report = bench_training(
+    sweeps = [parse_sweep(text) for text in vary or ()]
+    with limit_threads(threads), output.progress(waiting="building detectors") as reporter:
+
+        def measure(case: TrainCase, label: str = "") -> TrainReport:
+            return bench_training(
                 contenders,
                 case,
                 runs=min(runs, QUICK_RUNS) if quick else runs,
                 seconds=seconds,
                 with_memory=not quick,
-                progress=lambda stage, done, total: reporter.stage(stage, done=done, total=total),
+                progress=lambda stage, done, total: reporter.stage(f"{label}{stage}", done=done, total=total),
             )
-    except torch.OutOfMemoryError:
-        raise UserError(f"out of memory on {device}: name fewer detectors, or lower --batch or --size") from None
-    _print(report, output)
-    output.data(report.to_json())
-    if not all(result.samples for result in report.results):
+
+        try:
+            grown = [measure_growth(case, sweep, measure) for sweep in sweeps]
+            reports = [report for sweep in grown for report in sweep.reports] or [measure(case)]
+        except torch.OutOfMemoryError:
+            raise UserError(f"out of memory on {device}: name fewer detectors, or lower --batch or --size") from None
+    if grown:
+        growth.show(grown, reports, output, plot)
+    else:
+        _print(reports[0], output)
+        output.data(reports[0].to_json())
+    if not all(result.samples for report in reports for result in report.results):
         raise typer.Exit(1)
 
 
 def _print(report: TrainReport, output: Output) -> None:
-    subject, results = report.subject, report.results
-    height, width = subject["size"]
-    images = f"{shared.count(subject['batch'], 'image')} of {height}x{width}, {subject['dtype']}"
-    truths = f"{shared.count(subject['num_objects'], 'object')} an image, {subject['num_classes']} classes"
-    output.heading("training steps", f"{images}; {truths}")
+    output.heading("training steps", describe(report))
     output.fields(shared.common_conditions(report))
     output.table(
         ("one step", "ms", "quartiles", "images/s", "ratio", "peak MB", "ratio"),
-        [step_row(report, result) for result in results],
+        [step_row(report, result) for result in report.results],
     )
     output.table(
         ("size", "M weights", "M trained", "held MB", "GFLOP", "GFLOP/s", "of GEMM"),
-        [size_row(report, result) for result in results if result.samples],
+        [size_row(report, result) for result in report.results if result.samples],
     )
     output.line(f"ratio: of medians, and of peak memory, to {report.peer}")
     output.line("held: between steps, of peak: weights, gradients, optimizer state")
-    for result in results:
+    for result in report.results:
         for text in filter(None, (result.note, result.remark)):
             output.line(f"{result.name}: {text}")
     shared.show_if_busy(output, report)
+
+
+def describe(report: TrainReport) -> str:
+    """What a step is given, in one line."""
+    subject = report.subject
+    images = f"{shared.count(subject['batch'], 'image')} of {'x'.join(map(str, subject['size']))}, {subject['dtype']}"
+    return f"{images}; {shared.count(subject['num_objects'], 'object')} an image, {subject['num_classes']} classes"
 
 
 def step_row(report: TrainReport, result: TrainResult) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import json
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from aligncli.config import CocoConfig, Recipe, Study, parse_recipe
 from aligncli.errors import RecipeError
+from aligncli.plain import parse_json
 
 PACKAGE = "aligncli.recipes"  # the top-level folder recipes/, under its installed name
 
@@ -42,7 +43,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 def load_recipe_and_parts(name_or_path: str) -> tuple[Recipe, Parts]:
     """As `load_recipe`, with the PARTS of a `.py` file that defines them; the file is run once."""
-    path = Path(name_or_path).expanduser()
+    path = expand_user(Path(name_or_path))
     match path.suffix:
         case ".py":
             module = _run_file(path, what="recipe file")
@@ -57,10 +58,10 @@ def load_recipe_and_parts(name_or_path: str) -> tuple[Recipe, Parts]:
 
 def load_plain_recipe(path: Path) -> Recipe:
     """The recipe in a file of plain data, JSON whatever the name; nothing is run. Raises RecipeError."""
-    path = path.expanduser()
+    path = expand_user(path)
     _require_file(path, what="recipe file")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
         raise RecipeError(f"recipe file {path} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
@@ -70,7 +71,7 @@ def load_plain_recipe(path: Path) -> Recipe:
 
 def load_parts(path: Path) -> Parts:
     """The PARTS of a `.py` file, which is run: parts of a user's own by name. Raises RecipeError."""
-    path = path.expanduser()
+    path = expand_user(path)
     if path.suffix != ".py":
         raise RecipeError(f"code file {path} must be a .py file that defines PARTS")
     parts = _parts_of(_run_file(path, what="code file"), str(path))
@@ -107,13 +108,21 @@ def data_in(folder: Path, *, preferred: CocoConfig | None = None, split: Literal
     (train2017/). A folder with none of them is taken for ours: opening it names what is missing. For the
     test split it is the first with the list and the folder of test images, else COCO's own.
     """
-    root = str(folder.expanduser().resolve())
+    root = os.path.realpath(expand_user(folder))  # Path.resolve raises where links lead in a circle
     ours, theirs = CocoConfig(root=root), _packaged("base").COCO
     layouts = [layout.model_copy(update={"root": root}) for layout in (preferred, ours, theirs) if layout]
     if split == "test":
         return next((layout for layout in layouts if _has_test(layout)), layouts[-1])
     fitting = (layout for layout in layouts if (Path(root) / layout.val_annotations).is_file())
     return next(fitting, ours)
+
+
+def expand_user(path: Path) -> Path:
+    """`~` and `~name` as home folders; the path itself where there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _has_test(layout: CocoConfig) -> bool:
@@ -168,7 +177,7 @@ def _run_file(path: Path, *, what: str) -> ModuleType:
         spec.loader.exec_module(module)
     except RecipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the command is not the file's to end
         raise RecipeError(f"{what} {path} failed: {type(error).__name__}: {error}") from error
     return module
 

@@ -1,8 +1,17 @@
 """Values as JSON holds them, and text as one line of a terminal or a page can show it."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says. Raises ValueError, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def without_nan(value: Any) -> Any:

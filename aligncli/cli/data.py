@@ -96,13 +96,15 @@ def _fix(layout: CocoConfig, split: options.Split, out: Path, output: Output) ->
         from aligncli.engine.run_folder import write_json
     if out.exists() and out.samefile(annotation_path(layout, split.value)):
         raise UserError(f"--fix {out} is the file that is to be repaired: name another one")
+    if out.is_dir():
+        raise UserError(f"--fix {out} is a folder: expected the name of a file")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before images are read for minutes
     with output.progress(waiting="reading annotations") as reporter:
         document, done = repair_split(
             layout,
             split.value,
             progress=lambda done, total: reporter.stage("images", done=done, total=total),
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, document, indent=None)
     for line in describe(done) or ["nothing to repair"]:
         output.line(line)

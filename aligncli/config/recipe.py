@@ -10,7 +10,7 @@ from typing import Any, TypeGuard, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from aligncli.config.base import Config, NonNegative
+from aligncli.config.base import Config, Seed
 from aligncli.config.model import AlignDetConfig, Model
 from aligncli.config.run import (
     Data,
@@ -34,7 +34,7 @@ class Recipe(Config):
     name: str
     summary: str
     paper: str = ""  # the section or table that it reproduces
-    seed: NonNegative = 0
+    seed: Seed = 0
     model: Model = AlignDetConfig()
     weights: str = "none"  # none | shapes | imagenet | path of a file (docs/weights.md)
     data: Data = ShapesConfig()

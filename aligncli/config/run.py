@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aligncli.config.base import Config, Count, Fraction, NonNegative, Positive
+from aligncli.config.base import Config, Count, Fraction, NonNegative, Positive, Seed
 
 
 class ShapesConfig(Config):
@@ -14,8 +14,8 @@ class ShapesConfig(Config):
     image_size: Annotated[int, Field(ge=32, le=1024)] = 128
     num_train: Count = 4000
     num_val: Count = 200
-    train_seed: NonNegative = 1
-    val_seed: NonNegative = 2
+    train_seed: Seed = 1
+    val_seed: Seed = 2
     min_size: Positive = 14.0  # sqrt(w h), pixels
     max_size: Positive = 100.0
     fit_large: bool = False  # limit the aspect of large objects so that they fit, instead of rejecting them

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from aligncli.engine.disk import flush, is_sound, remove_folder, remove_litter, require_sound, write_file, write_folder
@@ -79,6 +79,8 @@ def load_folder(folder: Path, *, device: str, others: tuple[str, ...] = ()) -> t
         state = torch.load(folder / STATE, map_location=device, weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{STATE} cannot be read without running code: {first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{STATE} holds a {type(state).__name__}: expected a training state")
     return load_weights(folder / WEIGHTS, device=device), state
 
 
@@ -113,12 +115,19 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 def load_weights(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     """Tensors of a safetensors file. Raises CheckpointError."""
+    if not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"weights {path} do not exist: expected a .safetensors file")
     try:
+        if not _is_unicode(path):  # safetensors takes no other paths
+            return {name: tensor.to(device) for name, tensor in load(path.read_bytes()).items()}
         return load_file(path, device=device)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights {path} do not exist: expected a .safetensors file") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"weights {path} cannot be read as safetensors: {first_line(error)}") from error
+
+
+def _is_unicode(path: Path) -> bool:
+    """Whether a path is text, not bytes of some other encoding."""
+    return all(not "\ud800" <= character <= "\udfff" for character in str(path))
 
 
 def restore_model(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:

@@ -9,7 +9,6 @@ Values are percent; NaN where there is nothing to find (pycocotools' -1).
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from aligncli.engine.coco_tables import (
     tabulate_ground_truth,
 )
 from aligncli.errors import DataError, UserError
+from aligncli.plain import parse_json
 
 if TYPE_CHECKING:  # torch takes seconds to import, and scoring a file does not need it
     from torch import Tensor
@@ -116,7 +116,7 @@ def to_coco_results(
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

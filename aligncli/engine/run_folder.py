@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from aligncli.config import Recipe, parse_recipe
 from aligncli.engine.disk import asking_for_room, write_file
 from aligncli.errors import CheckpointError, first_line
+from aligncli.plain import parse_json
 
 if TYPE_CHECKING:
     from aligncli.data.dataset import Categories
@@ -107,9 +108,10 @@ class RunFolder:
         Raises CheckpointError where the file is missing or any other line cannot be read.
         """
         try:
-            return [json.loads(line) for line in read_whole_lines(self.metrics_path)]
+            lines = read_whole_lines(self.metrics_path)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.metrics_path} cannot be read: {first_line(error)}") from error
+        return [_parse_record(line, source=f"{self.metrics_path}, line {row}") for row, line in enumerate(lines, 1)]
 
     def is_evaluated(self, iteration: int) -> bool:
         """Whether metrics.jsonl has an evaluation after this iteration."""
@@ -149,14 +151,25 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     """A JSON file of a run. Raises CheckpointError that says which file of which folder is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():  # a pipe would be waited for
         raise CheckpointError(
             f"{path.parent} holds no {path.name}: expected a run folder made by `aligncli train --out`"
-        ) from None
+        )
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _parse_record(line: str, *, source: str) -> dict[str, Any]:
+    """A line of metrics.jsonl. Raises CheckpointError where it is no record of a training."""
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        raise CheckpointError(f"{source} cannot be read ({first_line(error)}): mend or delete that line") from error
+    if not (isinstance(record, dict) and type(record.get("iteration")) is int):
+        raise CheckpointError(f"{source} is no record of a training: expected an iteration in it, or delete that line")
+    return record
 
 
 def read_whole_lines(path: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from aligncli.config import Recipe
 from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
 from aligncli.errors import UserError
+from aligncli.plain import parse_json
 
 MAX_DEPTH = 3  # studies keep runs in OUT/runs/NAME
 
@@ -82,7 +82,7 @@ def _last_iteration(path: Path) -> int:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in reversed(lines):
         try:
-            return int(json.loads(line)["iteration"])
+            return int(parse_json(line)["iteration"])
         except (ValueError, KeyError, TypeError):  # half written
             continue
     return 0

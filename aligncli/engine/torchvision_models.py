@@ -21,6 +21,7 @@ from torchvision.models import detection as torchvision_detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
+from aligncli.catalog import expand_user
 from aligncli.config import EvaluationConfig, InputConfig
 from aligncli.data.dataset import Categories
 from aligncli.engine.import_run import coco_categories
@@ -106,7 +107,7 @@ def load_torchvision(
     if weights == "none":
         note = "weights: random, so what it detects means nothing"
     else:
-        path = _cached_weights(name, download=download) if weights == "default" else Path(weights).expanduser()
+        path = _cached_weights(name, download=download) if weights == "default" else expand_user(Path(weights))
         network = _with_weights(network, name, path)
         note = f"weights: {path}"
     size = take_out_resize(network)

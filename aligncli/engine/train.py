@@ -10,7 +10,7 @@ import torch
 
 from aligncli.build import NO_PARTS, Parts, build_datasets, build_model
 from aligncli.config import Recipe, ScheduleConfig
-from aligncli.data.dataset import DetectionDataset, require_same_categories
+from aligncli.data.dataset import DetectionDataset, fingerprint, require_same_categories
 from aligncli.data.loader import train_loader
 from aligncli.engine.best import keep_best
 from aligncli.engine.bundle import stop_with_bundle
@@ -77,13 +77,16 @@ def train(
         known_notes = train_set.notes()
         seed_everything(recipe.seed)
         model = build_model(recipe, num_classes=len(train_set.categories.names), parts=parts)
-        trainer = Trainer(recipe, model, device=device, world=world)
+        trainer = Trainer(recipe, model, device=device, world=world, data=fingerprint(train_set))
         if resume:
+            known = run.read_categories()
+            require_same_categories(known, train_set.categories, source=f"the data of {run.root} has changed")
             for line in trainer.restore(run):
                 reporter.message(line)
         elif world.is_main:  # its weights become everyone's
-            reporter.message(initialize(model, recipe, download=download, class_names=train_set.categories.names))
+            started_from = initialize(model, recipe, download=download, class_names=train_set.categories.names)
             run.create(recipe, train_set.categories, device=device)
+            reporter.message(started_from)
     trainer.join()
     reporter.message(_describe_lr(recipe))
     for note in known_notes:

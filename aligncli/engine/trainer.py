@@ -17,19 +17,20 @@ from aligncli.engine.loss_watch import Snapshot, detached
 from aligncli.engine.random_state import random_state, restore_random_state
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.schedule import build_optimizer, build_scheduler
-from aligncli.errors import CheckpointError
+from aligncli.errors import CheckpointError, first_line
 
 
 class Trainer:
     """Takes the steps of a training, from its first one or from a saved state.
 
     In a world of several every rank has one, and between `join` and the end all do the same: each step is one of
-    all ranks together, and rank 0 alone writes.
+    all ranks together, and rank 0 alone writes. `data` is the fingerprint of what it trains on, see data/dataset.py.
     """
 
-    def __init__(self, recipe: Recipe, model: nn.Module, *, device: str, world: World = ALONE) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, *, device: str, world: World = ALONE, data: str = "") -> None:
         schedule = recipe.schedule
         self.recipe = recipe
+        self.data = data
         self.device = device
         self.world = world
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -77,6 +78,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": random_state(self.device),
+            "data": self.data,
         }
 
     def snapshot(self) -> Snapshot:
@@ -101,16 +103,28 @@ class Trainer:
                 f"{run.root} was trained with another recipe: resume it without recipe, --data, --seed or --set"
             )
         checkpoint = load_checkpoint(run, device=self.device)
+        before = checkpoint.state.get("data", self.data)
+        if before != self.data:
+            raise CheckpointError(
+                f"the training data of {run.root} has changed, from {before} to {self.data}: it cannot go on exactly; "
+                f"give it back, or start a new run, from these weights with --set weights={run.weights_path}"
+            )
         self.load(Snapshot(checkpoint.iteration, checkpoint.weights, checkpoint.state), source=run.root)
         if self.world.is_main:
             run.truncate_metrics(self.iteration, finished=self.iteration == self.recipe.schedule.iterations)
         return checkpoint.skipped
 
     def load(self, snapshot: Snapshot, *, source: Path) -> None:
-        """Go on from a state; `source` names it. Raises CheckpointError where it is of another model."""
+        """Go on from a state; `source` names it. Raises CheckpointError where it is of another model or version."""
         restore_model(self.model, snapshot.weights, source=source)
-        self.optimizer.load_state_dict(snapshot.state["optimizer"])
-        self.scheduler.load_state_dict(snapshot.state["scheduler"])
-        self.scaler.load_state_dict(snapshot.state["scaler"])
-        restore_random_state(snapshot.state["rng"], self.device)
+        try:
+            self.optimizer.load_state_dict(snapshot.state["optimizer"])
+            self.scheduler.load_state_dict(snapshot.state["scheduler"])
+            self.scaler.load_state_dict(snapshot.state["scaler"])
+            restore_random_state(snapshot.state["rng"], self.device)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the training state in {source} does not fit ({type(error).__name__}: {first_line(error)}): "
+                "expected one that this version of aligncli and torch has written"
+            ) from error
         self.iteration = snapshot.iteration

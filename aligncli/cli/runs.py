@@ -74,11 +74,14 @@ def show_run(run: options.Run, *, json: options.Json = False) -> None:
 
     output = Output(json=json)
     with output.waiting():
-        from aligncli.engine.run_folder import RunFolder, read_json
+        from aligncli.engine.run_folder import RunFolder, read_json, reading
         from aligncli.engine.run_list import summarize
 
         summary = summarize(run)
-        environment = read_json(RunFolder(run).root / "environment.json")
+        path = RunFolder(run).root / "environment.json"
+        environment = read_json(path)
+        with reading(path):
+            trained_on = f"{environment['device']}, torch {environment['packages']['torch']}, {environment['platform']}"
     recipe = summary.recipe
     output.heading(str(run), recipe.summary)
     output.fields(
@@ -88,7 +91,7 @@ def show_run(run: options.Run, *, json: options.Json = False) -> None:
             "data": describe_data(recipe.data),
             "trained": f"{summary.iteration:,} of {recipe.schedule.iterations:,} iterations of "
             f"{recipe.schedule.batch_size} images, seed {recipe.seed}",
-            "on": f"{environment['device']}, torch {environment['packages']['torch']}, {environment['platform']}",
+            "on": trained_on,
             "files": ", ".join(sorted(path.name for path in run.iterdir())),
         }
     )

@@ -17,7 +17,7 @@ from aligncli.data.loader import BatchPlan
 from aligncli.engine.checkpoint import STATE, WEIGHTS, load_folder, state_bytes, weights_bytes
 from aligncli.engine.disk import write_folder
 from aligncli.engine.loss_watch import BrokenStep, Snapshot
-from aligncli.engine.run_folder import RunFolder, read_json
+from aligncli.engine.run_folder import RunFolder, read_json, reading
 from aligncli.errors import CheckpointError, TrainingError, UserError, first_line
 
 BUNDLE = "bundle.json"
@@ -55,7 +55,7 @@ def read_bundle(folder: Path, *, device: str) -> Bundle:
     except CheckpointError as error:
         raise CheckpointError(f"replay bundle {folder} is damaged: {error}") from error
     values = read_json(folder / BUNDLE)
-    try:
+    with reading(folder / BUNDLE):
         step = BrokenStep(
             before=Snapshot(values["after_iteration"], weights, state),
             losses=tuple({name: float(value) for name, value in losses.items()} for losses in values["losses"]),
@@ -63,8 +63,6 @@ def read_bundle(folder: Path, *, device: str) -> Bundle:
         )
         images = tuple((image["id"], image["file_name"]) for image in values["images"])
         return Bundle(parse_recipe(values["recipe"]), values["device"], step, images)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / BUNDLE} is of another version: {first_line(error)} is not there") from error
 
 
 def images_of_step(recipe: Recipe, dataset: DetectionDataset, iteration: int) -> tuple[tuple[int, str], ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aligncli.build import build_dataset
+from aligncli.engine.coco_tables import tabulate_detections, tabulate_ground_truth
 from aligncli.engine.run_folder import RunFolder, read_json
 from aligncli.errors import DataError, UserError
 
@@ -73,7 +74,7 @@ def compare_runs(first: Path, second: Path, *, samples: int = 1000, seed: int = 
         raise DataError(f"{first} and {second} were evaluated on different images: only equal ones can be compared")
     hotcoco = import_hotcoco()
     area_bins = RunFolder(first).read_recipe().evaluation.area_bins
-    evaluations = [evaluate(truth, results(folder), area_bins=area_bins) for folder in (first, second)]
+    evaluations = [evaluate(truth, results(folder, truth), area_bins=area_bins) for folder in (first, second)]
     found = hotcoco.compare(*evaluations, n_bootstrap=samples, seed=seed)
     metrics = {}
     for name in METRICS:
@@ -97,7 +98,8 @@ def find_errors(
     Of a part of the objects all others are ignored, as crowd regions are: what lies on them is no error.
     Raises CheckpointError for a folder that is no evaluated run.
     """
-    truth, detections = ground_truth(run_dir), results(run_dir)
+    truth = ground_truth(run_dir)
+    detections = results(run_dir, truth)
     parts = _parts(RunFolder(run_dir).read_recipe().evaluation.area_bins)
     wanted = [(name, chosen, iou) for name, chosen in parts.items() for iou in ious]
     found = []
@@ -113,9 +115,12 @@ def ground_truth(run_dir: Path) -> dict[str, Any]:
     return build_dataset(RunFolder(run_dir).read_recipe(), "val").ground_truth()
 
 
-def results(run_dir: Path) -> list[dict[str, Any]]:
-    """The detections of a run's evaluation. Raises CheckpointError where it has none."""
-    return read_json(RunFolder(run_dir).results_path)
+def results(run_dir: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
+    """The detections of a run's evaluation. Raises CheckpointError without any, DataError where they are malformed."""
+    path = RunFolder(run_dir).results_path
+    detections = read_json(path)
+    tabulate_detections(detections, tabulate_ground_truth(truth), source=str(path))
+    return detections
 
 
 def import_hotcoco() -> Any:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligncli.config import Recipe, parse_recipe
 from aligncli.engine.disk import asking_for_room, write_file
-from aligncli.errors import CheckpointError, first_line
+from aligncli.errors import CheckpointError, UserError, first_line
 from aligncli.plain import parse_json
 
 if TYPE_CHECKING:
@@ -130,9 +131,15 @@ class RunFolder:
 
 
 def training_seconds(run_dir: Path) -> float:
-    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted."""
+    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted.
+
+    Raises CheckpointError.
+    """
     path = RunFolder(run_dir).time_path
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+    if not path.is_file():
+        return 0.0
+    with reading(path):
+        return float(read_json(path)["seconds"])
 
 
 def describe_environment(device: str) -> dict[str, Any]:
@@ -159,6 +166,17 @@ def read_json(path: Path) -> Any:
         return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Around the use of what a file of a run should hold: where it does not, that is a CheckpointError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not hold what aligncli writes there ({first_line(error)})") from error
 
 
 def _parse_record(line: str, *, source: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligncli.config import Recipe
-from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
+from aligncli.engine.run_folder import RunFolder, read_json, reading, training_seconds
 from aligncli.errors import UserError
 from aligncli.plain import parse_json
 
@@ -65,8 +65,9 @@ def summarize(path: Path) -> RunSummary:
     recipe = run.read_recipe()
     metrics = {}
     if run.evaluation_path.is_file():
-        values = read_json(run.evaluation_path)["metrics"]
-        metrics = {name: math.nan if value is None else float(value) for name, value in values.items()}
+        with reading(run.evaluation_path):
+            values = read_json(run.evaluation_path)["metrics"]
+            metrics = {name: math.nan if value is None else float(value) for name, value in values.items()}
     return RunSummary(
         path=path,
         recipe=recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,67 @@ def test_what_cannot_be_resumed_is_one_line_and_stays_as_it_is(
 
 def files_in(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+RESULT = '{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "command"),
+    [
+        ("results.json", "[1]", "errors"),
+        ("results.json", "{}", "errors"),
+        ("results.json", DEEP, "errors"),
+        ("results.json", f"[{RESULT.replace('0.5', 'NaN')}]", "errors"),
+        ("results.json", f"[{RESULT.replace('[0,', '[NaN,')}]", "compare"),
+        ("results.json", f"[{RESULT.replace(': 1,', ': 10000,')}]", "compare"),
+        ("results.json", f"[{RESULT.replace(': 1,', ': null,')}]", "compare"),
+        ("evaluation.json", "[1]", "show"),
+        ("evaluation.json", "{}", "show"),
+        ("evaluation.json", '{"metrics": 3}', "show"),
+        ("evaluation.json", '{"metrics": {"AP": "x"}}', "show"),
+        ("evaluation.json", DEEP, "show"),
+        ("environment.json", "{}", "show"),
+        ("time.json", "[]", "show"),
+        ("model.safetensors", "x" * 8, "eval"),
+        ("categories.json", '{"names": 3}', "eval"),
+    ],
+)
+def test_what_is_no_file_of_ours_is_named(
+    run: Run, trained_run: Path, tmp_path: Path, name: str, text: str, command: str
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained_run, run_dir)
+    (run_dir / name).write_text(text)
+    commands = {
+        "errors": ("errors", run_dir),
+        "compare": ("runs", "compare", run_dir, trained_run),
+        "show": ("runs", "show", run_dir),
+        "eval": ("eval", run_dir, "--device", "cpu"),
+    }
+    ended = run(*commands[command])
+    assert ended.code == 2, ended
+    assert (name if name != "categories.json" else "categories: expected") in ended.stderr.splitlines()[-1]
+    assert "internal error" not in ended.stderr
+
+
+def test_a_damaged_run_is_listed_as_such_beside_the_others(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(trained_run, tmp_path / name)
+    (tmp_path / "bad" / "evaluation.json").write_text("[1]")
+    ended = run("runs", "list", tmp_path)
+    assert ended.code == 0
+    assert "good" in ended.stdout
+    assert "evaluation.json does not hold what aligncli writes there" in ended.stderr
+
+
+def test_pipes_are_refused_instead_of_waited_for(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "recipe.json", "categories.json"):
+        run_dir = tmp_path / name
+        shutil.copytree(trained_run, run_dir)
+        (run_dir / name).unlink()
+        os.mkfifo(run_dir / name)
+        assert name in run("eval", run_dir, "--device", "cpu").error_line()
 
 
 def test_a_list_in_place_of_a_training_state_is_passed_over(run: Run, trained_run: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_line_of_metrics_that_finds_no_room_says_so_and_the_half_line_is_not_r
 def test_a_damaged_line_of_metrics_is_not_passed_over(tmp_path):
     run = RunFolder(tmp_path)
     run.metrics_path.write_text('{"iteration": 1}\n{"iterat\n{"iteration": 3}\n')
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be read"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2 cannot be read"):
         run.read_metrics()
 
 

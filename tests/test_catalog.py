@@ -54,7 +54,9 @@ def test_a_python_file_is_a_recipe_too(tmp_path: Path) -> None:
         ("a.py", "1 / 0", "ZeroDivisionError"),
         ("a.py", "def (", "SyntaxError"),
         ("a.py", "import no_such_module", "ModuleNotFoundError"),
+        ("a.py", "import sys; sys.exit(0)", "SystemExit"),
         ("a.json", "{", "not valid JSON"),
+        ("a.json", "[" * 1_000_000, "not valid JSON: nested too deeply"),
         ("a.json", "[1]", "expected an object"),
         ("a.json", '{"name": "x"}', "recipe key 'summary'"),
     ],
@@ -88,6 +90,12 @@ def _touch(path: Path) -> None:
 def test_a_folder_is_read_in_our_layout_by_default(tmp_path: Path) -> None:
     _touch(tmp_path / "annotations" / "instances_val.json")
     assert data_in(tmp_path) == CocoConfig(root=str(tmp_path.resolve()))
+
+
+def test_a_folder_that_cannot_be_found_is_left_for_its_reader_to_name(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert Path(data_in(tmp_path / "loop").root).name == "loop"
+    assert data_in(Path("~no-such-user/data")).root.endswith("~no-such-user/data")
 
 
 def test_the_official_coco_folder_is_recognised(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 NUM_SHAPES_CLASSES, NUM_COCO_CLASSES = 6, 80
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", autocompletion=complete_recipe, help="Name, or a .py or .json file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+        help="Name, or a .json file, or a .py file, which is code and is run.",
+    ),
 ]
 
 

@@ -168,3 +168,8 @@ def test_a_name_that_the_terminal_cannot_write_is_no_crash() -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: unknown recipe '??'")
+
+
+@pytest.mark.parametrize("command", [["train"], ["recipes", "show"]])
+def test_a_recipe_that_is_a_file_is_said_to_be_code(run: Run, command: list[str]) -> None:
+    assert "is code and is run" in " ".join(run(*command, "--help").stdout.split())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.command_line import Run
+from tests.cli.command_line import Run, make_data_folder
 
 
 def test_a_sound_folder_has_no_faults(run: Run, data_folder: Path) -> None:
@@ -51,6 +51,13 @@ def test_a_missing_folder_is_a_fault(run: Run, tmp_path: Path) -> None:
     ended = run("data", "check", tmp_path / "nowhere")
     assert ended.code == 2
     assert ended.stdout.splitlines() == [f"data folder {tmp_path / 'nowhere'} does not exist"]
+
+
+def test_a_link_that_leads_in_a_circle_is_a_missing_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "loop does not exist" in run("data", "check", tmp_path / "loop").stdout
+    for command in (("data", "stats"), ("train", "--data")):
+        assert "loop does not exist" in run(*command, tmp_path / "loop").error_line()
 
 
 def test_the_official_coco_layout_is_checked_without_a_word_about_it(run: Run, data_folder: Path) -> None:
@@ -127,6 +134,32 @@ def test_repairing_needs_a_split_and_another_file(run: Run, data_folder: Path) -
     assert "add --split train or val" in run("data", "check", data_folder, "--split", "val").error_line()
     line = run("data", "check", data_folder, "--split", "val", "--fix", path).error_line()
     assert "is the file that is to be repaired" in line
+    line = run("data", "check", data_folder, "--split", "val", "--fix", data_folder).error_line()
+    assert "is a folder: expected the name of a file" in line
+    assert str(path) in run("data", "check", data_folder, "--split", "val", "--fix", path / "x.json").error_line()
+
+
+def test_names_of_files_and_classes_are_text_on_the_terminal_not_markup_or_control_codes(
+    run: Run, tmp_path: Path
+) -> None:
+    """rich would take brackets for colours, a terminal what follows an escape for a command."""
+    classes = ("[bold red]cat[/]", "$x^{2", "dog\u202e")
+    folder = make_data_folder(tmp_path / "data", classes=classes)
+    stats = run("data", "stats", folder).stdout
+    assert "[bold red]cat[/]" in stats
+    assert "$x^{2" in stats
+    assert "dog\N{REPLACEMENT CHARACTER}" in stats
+    assert run("data", "view", folder, "--out", tmp_path / "v.png").code == 0
+
+    path = folder / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    document["images"][0]["file_name"] = "[red]gone[/].png"
+    document["images"][1]["file_name"] = "\x1b]0;owned\x07.png"
+    path.write_text(json.dumps(document))
+    told = run("data", "check", folder)
+    assert "[red]gone[/].png" in told.stdout
+    assert "\x1b" not in told.stdout + told.stderr
+    assert "\\x1b]0;owned" in told.stdout  # as Python writes it
 
 
 def test_stats_say_how_well_a_recipes_anchors_cover_the_boxes(run: Run) -> None:

@@ -178,3 +178,24 @@ def test_a_terminal_shows_a_bar_for_each_training_that_runs() -> None:
 def test_cells_can_have_a_colour_that_a_log_does_not_show(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table(("", "gain"), [("a", Styled("+1.0", "green"))])
     assert "+1.0" in capsys.readouterr().out
+
+
+def test_a_users_text_is_never_markup_or_a_control_code(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]a[/] \x1b[31m\x07\x9b2Jb"
+    output = Output()
+    output.note(name)
+    output.line(name)
+    output.heading(name, name)
+    output.fields({name: name})
+    output.table(("text", "x"), [(name, Styled(name, "green"))], title=name)
+    screen = io.StringIO()
+    display = LiveDisplay(Console(file=screen, force_terminal=True, width=100, color_system=None), "waiting")
+    display.message(name)
+    display.show("training", 1, 2, "")
+    display.parts({name: (1, 2)})
+    display.close()
+    captured = capsys.readouterr()
+    for printed in (captured.out, captured.err, screen.getvalue()):
+        assert "[bold]a[/]" in printed
+        for code in ("\x1b[31m", "\x07", "\x9b"):
+            assert code not in printed

@@ -185,6 +185,7 @@ def test_a_run_is_never_overwritten(run: Run, training: FakeTraining, tmp_path: 
     [
         (["quikstart"], "unknown recipe 'quikstart': did you mean 'quickstart'?"),
         (["missing.json"], "recipe file missing.json does not exist"),
+        (["--seed", str(10**30)], "recipe key 'seed': Input should be less than"),
         (["--set", "schedule.iters=5"], "unknown recipe key 'schedule.iters': did you mean 'schedule.iterations'?"),
         (["--set", "schedule.iterations"], "expected key=value"),
         (["--set", "schedule.iterations=few"], "recipe key 'schedule.iterations': Input should be a valid integer"),

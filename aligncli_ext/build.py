@@ -16,7 +16,7 @@ from aligncli_ext.environment import compiler_command
 
 SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
 SOURCES = ("roi_conv_cpu.cpp",)
-HEADERS = ("sampling.h",)
+HEADERS = ("kernels_cpu.h", "vectors.h", "sampling.h")
 FLAGS = (
     "-std=c++17",
     "-O3",

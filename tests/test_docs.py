@@ -1,7 +1,11 @@
 """The code of the documentation runs as it stands there."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,23 @@ def test_the_operators_page_runs(number: int, tmp_path: Path, monkeypatch: pytes
     blocks = python_blocks("roi_conv.md")
     assert len(blocks) == 3
     exec(compile(blocks[number], f"docs/roi_conv.md, block {number}", "exec"), {})
+
+
+def test_what_the_operators_page_says_to_carry_along_is_all_that_it_needs(tmp_path: Path) -> None:
+    text = (DOCS / "roi_conv.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"carry it along instead, copy (.*?): the operator", text, re.DOTALL)
+    for name in re.findall(r"`(\S+)`", sentence):
+        source, target = DOCS.parent / name, tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    (tmp_path / "aligncli" / "__init__.py").touch()  # or the installed package would be found
+    code = (
+        f"import aligncli.ops, torch; assert aligncli.ops.__file__.startswith({str(tmp_path)!r})\n"
+        "layer = aligncli.ops.RoIConv2d(3, 4, 3, stride=8, backend='portable')\n"
+        "assert layer(torch.randn(1, 3, 5, 6), torch.rand(1, 5, 6, 4)).shape == (1, 4, 5, 6)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.parametrize("page", ["roi_conv.md", "extending.md"])

@@ -98,12 +98,13 @@ def backward(
         return portable.backward(grad_rows, features, boxes, weight, strides, needs)
     kernels = _kernels_for(weight)
     matrix = portable._matrix(weight)
-    kernel_size = (weight.shape[2], weight.shape[3])
     with kernels.on_device():
         grad_rows = grad_rows.contiguous()
         levels = _lay_out(features, boxes, strides)
         columns = _columns_buffer(len(grad_rows), matrix)
         grad_matrix = torch.zeros_like(matrix, dtype=torch.float32) if needs[-1] else None
+        if grad_matrix is not None:
+            _add_weight_gradient(kernels, levels, weight, grad_rows, columns, grad_matrix)
         grad_tables = [
             torch.zeros_like(level.table, dtype=torch.float32) if needed else None
             for level, needed in zip(levels, needs)
@@ -111,27 +112,8 @@ def backward(
         grad_boxes = [
             torch.empty_like(level.boxes) if needed else None for level, needed in zip(levels, needs[num_levels:])
         ]
-        start = 0
-        for parts in _chunks(levels, columns):
-            end = start + sum(part.count for part in parts)
-            grad = grad_rows[start:end]
-            start = end
-            if grad_matrix is not None:
-                _add_product(grad_matrix, grad.T, _gather(kernels, levels, parts, weight, columns))
-            if not any(needs[:-1]):
-                continue
-            grad_columns = torch.mm(grad, matrix, out=columns[: len(grad)])
-            for part, part_columns in _split(grad_columns, parts):
-                level, grad_table, level_grad_boxes = (
-                    levels[part.level],
-                    grad_tables[part.level],
-                    grad_boxes[part.level],
-                )
-                chunk = level.chunk(part, kernel_size)
-                if grad_table is not None:
-                    kernels.scatter(chunk, part_columns, level.boxes, grad_table)
-                if level_grad_boxes is not None:
-                    kernels.grad_boxes(chunk, part_columns, level.table, level.boxes, level_grad_boxes)
+        if any(needs[:-1]):
+            _add_sampled_gradients(kernels, levels, weight, grad_rows, columns, grad_tables, grad_boxes)
         gradients = [
             *(portable._map(table, like=like) for table, like in zip(grad_tables, features) if table is not None),
             *(found.view(like.shape).to(like.dtype) for found, like in zip(grad_boxes, boxes) if found is not None),
@@ -139,6 +121,42 @@ def backward(
         if grad_matrix is not None:
             gradients.append(portable._kernel(grad_matrix, like=weight))
     return gradients
+
+
+def _add_weight_gradient(
+    kernels: Kernels, levels: Sequence[Level], weight: Tensor, grad_rows: Tensor, columns: Tensor, grad_matrix: Tensor
+) -> None:
+    """Add what the columns and the outputs' gradient make of the weight's (O, K C)."""
+    start = 0
+    for parts in _chunks(levels, columns):
+        chunk = _gather(kernels, levels, parts, weight, columns)
+        _add_product(grad_matrix, grad_rows[start : start + len(chunk)].T, chunk)
+        start += len(chunk)
+
+
+def _add_sampled_gradients(
+    kernels: Kernels,
+    levels: Sequence[Level],
+    weight: Tensor,
+    grad_rows: Tensor,
+    columns: Tensor,
+    grad_tables: Sequence[Tensor | None],
+    grad_boxes: Sequence[Tensor | None],
+) -> None:
+    """Add to the gradients of tables and boxes that are wanted; `columns` is memory for a chunk."""
+    matrix, kernel_size = portable._matrix(weight), (weight.shape[2], weight.shape[3])
+    start = 0
+    for parts in _chunks(levels, columns):
+        grad = grad_rows[start : start + sum(part.count for part in parts)]
+        start += len(grad)
+        grad_columns = torch.mm(grad, matrix, out=columns[: len(grad)])
+        for part, part_columns in _split(grad_columns, parts):
+            level, grad_table, level_grad_boxes = levels[part.level], grad_tables[part.level], grad_boxes[part.level]
+            chunk = level.chunk(part, kernel_size)
+            if grad_table is not None:
+                kernels.scatter(chunk, part_columns, level.boxes, grad_table)
+            if level_grad_boxes is not None:
+                kernels.grad_boxes(chunk, part_columns, level.table, level.boxes, level_grad_boxes)
 
 
 def _kernels_for(weight: Tensor) -> Kernels:

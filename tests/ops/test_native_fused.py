@@ -1,6 +1,8 @@
 """The fused forward pass: in Triton's interpreter everywhere, on a GPU where there is one.
 
-On a machine with a GPU: what test_native_cuda.py says, with this file, and then its time:
+On a machine with a GPU, this is what to run beside what test_native_cuda.py says:
+    compute-sanitizer --tool memcheck python -m pytest -m gpu tests/ops/test_native_fused.py -k "references"
+    compute-sanitizer --tool initcheck python -m pytest -m gpu tests/ops/test_native_fused.py -k "references"
     aligncli bench op --dtype bfloat16 --backend native,fused --peers conv2d
 """
 

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from aligncli.data.coco_faults import find_faults, read_document
 from aligncli.errors import DataError
+from tests.data.conftest import box_record
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -163,3 +165,19 @@ def test_wild_documents_have_faults_in_one_line_each(document):
     faults = [str(fault) for fault in find_faults(json.loads(json.dumps(document)))]
     assert faults
     assert all("\n" not in fault and len(fault) < 400 for fault in faults)
+
+
+def test_masks_are_dropped_while_the_file_is_read(tmp_path):
+    """They are most of a file; kept, they would take more memory than all else."""
+    mask = [[float(number) for number in range(92)]]
+    records = [box_record(row, image_id=1, category_id=1, bbox=[0, 0, 4, 4], segmentation=mask) for row in range(4000)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"annotations": records}))
+    sizes = []
+    for masks in (False, True):
+        tracemalloc.start()
+        document = read_document(path, masks=masks)
+        sizes.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert ("segmentation" in document["annotations"][0]) is masks
+    assert sizes[0] < 3 * path.stat().st_size < sizes[1]

@@ -14,7 +14,7 @@ from aligncli.cli import progress
 from aligncli.cli.app import main
 from aligncli.engine import interrupt
 from aligncli.engine.checkpoint import checkpoint_folders, load_checkpoint
-from aligncli.engine.interrupt import stop_on_signal
+from aligncli.engine.interrupt import REQUEUE_SIGNAL, stop_on_signal
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.trainer import Trainer
 from tests.engine.conftest import SECONDS
@@ -80,8 +80,10 @@ def test_ctrl_c_ends_with_130_a_checkpoint_and_no_process_left_behind(run):
         os.killpg(process.pid, 0)
 
 
-@pytest.mark.parametrize("number", BOTH)
-def test_a_signal_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_process(run, start, number):
+@pytest.mark.parametrize("number", [*BOTH, REQUEUE_SIGNAL])
+def test_a_signal_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_process(run, start, number, monkeypatch):
+    if number == REQUEUE_SIGNAL:
+        monkeypatch.setenv("SLURM_JOB_ID", "101")
     process = start()
     process.wait_for(run.metrics_path, '"iteration": 2')
     process.signal_all(number)

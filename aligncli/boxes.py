@@ -62,3 +62,8 @@ def pairwise_intersection(boxes: Tensor, others: Tensor) -> Tensor:
 def _centers_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     low, high = boxes.split(2, dim=-1)
     return 0.5 * (low + high), high - low
+
+
+def to_float64(values: Tensor) -> Tensor:
+    """The values in float64: on their device, or on the CPU where the device knows no float64 (Apple's GPUs)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

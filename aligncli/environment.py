@@ -31,6 +31,11 @@ def terminal_can_redraw() -> bool:
     return os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
+def let_missing_operators_run_on_the_cpu() -> None:
+    """Have torch compute on the CPU what it lacks on Apple's GPUs, operator by operator; read when it is imported."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+
 def launched_place() -> Place | None:
     """Where torchrun or `aligncli train --nproc` put this process; None where neither started it.
 

@@ -137,7 +137,7 @@ def _recorded_failure(entry: Entry) -> str | None:
 
 def _read_record(entry: Entry) -> dict[str, str]:
     try:
-        record = json.loads(entry.record.read_text())
+        record = json.loads(entry.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or a damaged one
         return {}
     return record if isinstance(record, dict) else {}
@@ -145,7 +145,7 @@ def _read_record(entry: Entry) -> dict[str, str]:
 
 def _write_record(entry: Entry, record: dict[str, str]) -> None:
     unfinished = entry.record.with_name(f"{entry.record.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(record))
+    unfinished.write_text(json.dumps(record), encoding="utf-8")
     unfinished.replace(entry.record)
 
 

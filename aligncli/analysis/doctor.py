@@ -183,7 +183,7 @@ def _room(what: str, path: Path) -> Room:
 def _quota() -> float:
     """Processors' worth of time that a Linux container may use, without end where nothing limits it."""
     try:
-        share, period = CPU_QUOTA.read_text().split()
+        share, period = CPU_QUOTA.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return float("inf")
     return float("inf") if share == "max" else int(share) / int(period)

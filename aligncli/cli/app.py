@@ -43,7 +43,7 @@ from aligncli.cli.home.conversation import run_with_questions
 from aligncli.cli.render import print_error, show_log
 from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
 from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
-from aligncli.environment import launched_place
+from aligncli.environment import launched_place, let_missing_operators_run_on_the_cpu
 from aligncli.errors import UserError, first_line
 
 KEYBOARD_INTERRUPT = 130  # exit code
@@ -166,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a file name may not fit the terminal's encoding
+    if sys.platform == "darwin":
+        let_missing_operators_run_on_the_cpu()
     place = launched_place()
     if place is None or place.rank == 0:
         show_log("aligncli_ext")  # a kernel that is built at first use says so

@@ -45,7 +45,7 @@ class Precision(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto: CUDA where there is one.")
+    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps, or auto: CUDA where there is one.")
 ]
 Assignments = Annotated[
     list[str] | None,

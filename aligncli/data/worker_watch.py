@@ -76,7 +76,7 @@ class WorkerWatch:
             with contextlib.suppress(OSError):
                 os.kill(pid, STACK_SIGNAL)
             time.sleep(SECONDS_FOR_A_STACK)
-        lines = self._stack_path(worker).read_text(errors="replace").splitlines()
+        lines = self._stack_path(worker).read_text(encoding="utf-8", errors="replace").splitlines()
         frames = [line.strip() for line in lines if line.lstrip().startswith("File ")]
         return f"worker {worker} at {name!r}" + (f", in {frames[0]}" if frames else "")
 

@@ -93,9 +93,10 @@ def describe_death(rank: int, failure: ProcessFailure) -> str:
 
 def _run_one(work: Callable[[Job], int], job: Job, stop_file: str) -> int:
     """In a process of its own."""
-    os.setsid()  # Ctrl-C in a terminal reaches the launcher alone, which passes it on once
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()  # Ctrl-C in a terminal reaches the launcher alone, which passes it on once
     if Path(stop_file).exists():  # a signal came before this process could have noticed
-        return int(Path(stop_file).read_text())
+        return int(Path(stop_file).read_text(encoding="utf-8"))
     multiprocessing.set_start_method(None, force=True)  # the platform's own for loader workers, not the launcher's
     try:
         code = work(job)
@@ -121,7 +122,7 @@ def _passing_signals_on(stop_file: Path) -> Iterator[StopRequest]:
                 child.kill()
             raise SystemExit(128 + number)
         request.signal_number, request.received = number, time.monotonic()
-        stop_file.write_text(str(128 + number))
+        stop_file.write_text(str(128 + number), encoding="utf-8")
         for child in children:
             _send(child.pid, number)
 

@@ -149,6 +149,9 @@ def check_device(device: str, *, amp: str = "none") -> None:
         kind = torch.device(device).type
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(f"device {device!r} cannot be used here ({first_line(error)}): try --device cpu") from None
+        reason = first_line(error).partition(". ")[0]  # torch goes on with what it has instead
+        if device.partition(":")[0] == "mps":
+            reason = "this PyTorch finds no GPU of Apple's"
+        raise DeviceError(f"device {device!r} cannot be used here ({reason}): try --device cpu") from None
     if amp == "fp16" and kind == "cpu":
         raise DeviceError("--amp fp16 needs a GPU: on the CPU use --amp bf16, or none")

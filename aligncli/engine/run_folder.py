@@ -85,7 +85,7 @@ class RunFolder:
         write_json(self.recipe_path, recipe.model_dump(mode="json"))
         write_json(self.categories_path, categories.to_json())
         write_json(self.root / "environment.json", describe_environment(device))
-        self.metrics_path.write_text("")
+        self.metrics_path.write_text("", encoding="utf-8")
 
     def read_recipe(self) -> Recipe:
         """The resolved recipe. Raises CheckpointError where this is no run folder."""

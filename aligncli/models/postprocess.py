@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from aligncli.boxes import clip_boxes
+from aligncli.boxes import clip_boxes, to_float64
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Postprocess(nn.Module):
         # One NMS for the batch: group = image and class. It tells groups apart by shifting their boxes,
         # which in float32 would cost small boxes their fraction of a pixel.
         group = image * (int(labels.max()) + 1 if len(labels) else 1) + labels
-        kept = batched_nms(boxes.double(), scores.double(), group, self.nms_threshold)
+        exact = to_float64(boxes)
+        kept = batched_nms(exact, to_float64(scores), group.to(exact.device), self.nms_threshold).to(boxes.device)
         image, boxes, scores, labels = image[kept], boxes[kept], scores[kept], labels[kept]
         detections = []
         for index in range(len(sizes)):

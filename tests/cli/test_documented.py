@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from aligncli.cli.examples import EXAMPLES
 from tests.cli.command_line import Run
@@ -92,3 +94,22 @@ def test_commands_and_options_named_in_a_sentence_exist(document: str, line: str
 @pytest.mark.parametrize("line", ["aligncli recipes list", "aligncli recipes list --json"])
 def test_cheap_examples_run(run: Run, line: str) -> None:
     assert run(*line.split()[1:]).code == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version("aligncli")
+    assert citation["preferred-citation"]["title"].startswith("Revisiting Feature Alignment")
+    assert f"## {version('aligncli')} " in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aligncli.boxes import to_float64
+
 NUM_BINS = 50
 BIN_EDGES = np.linspace(0.0, 1.0, NUM_BINS + 1)
 SHARES_ABOVE = (0.5, 0.7)  # IoUs; both are edges of bins, so the shares are exact
@@ -89,7 +91,8 @@ class Tally:
 
     def add(self, groups: Tensor, iou: Tensor) -> None:
         """One more location a row: `groups` (n,) int64 indices, `iou` (n,) in 0..1, on any device."""
-        iou = iou.double()
+        iou = to_float64(iou)
+        groups = groups.to(iou.device)
         bins = (iou.float() * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
         num_groups = len(self._total)
         self._counts += torch.bincount(groups * NUM_BINS + bins, minlength=len(self._counts)).cpu()

@@ -106,7 +106,7 @@ class PlainDataset(Dataset):
     """An annotation file as Python objects, images by PIL."""
 
     def __init__(self, case: LoaderCase, *, flip_probability: float) -> None:
-        document = json.loads(annotation_path(case.data, "train").read_text())
+        document = json.loads(annotation_path(case.data, "train").read_text(encoding="utf-8"))
         self._folder = image_folder(case.data, "train")
         self._images: list[dict[str, Any]] = document["images"]
         self._annotations: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in self._images}

@@ -64,7 +64,7 @@ def describe_machine(device: str, *, packages: Sequence[str] = PACKAGES) -> Mach
 def processor_name() -> str:
     """The processor's model name where the system tells, else its architecture."""
     cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -108,7 +108,7 @@ class ResidentMemory:
     def restart_peak(self) -> None:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        CLEAR_REFS.write_text(RESET_PEAK)
+        CLEAR_REFS.write_text(RESET_PEAK, encoding="utf-8")
 
     def used(self) -> int:
         return _status_bytes("VmRSS")
@@ -143,7 +143,7 @@ def num_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _status_bytes(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB$", STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{STATUS} has no {name}"
     return int(found[1]) * 1024
 

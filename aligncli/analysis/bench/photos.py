@@ -37,7 +37,7 @@ def make_photos(root: Path, *, count: int, size: tuple[int, int]) -> Path:
         "annotations": [{"id": row, **box} for row, box in enumerate(boxes, start=1)],
         "categories": [{"id": label, "name": f"class {label}"} for label in range(1, NUM_CLASSES + 1)],
     }
-    (annotations / "instances_train.json").write_text(json.dumps(document))
+    (annotations / "instances_train.json").write_text(json.dumps(document), encoding="utf-8")
     return root
 
 

@@ -23,9 +23,15 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """The values that a command line (without `aligncli`) gives its command. Raises typer's UsageErrors."""
+    """The values that a command line (without `aligncli`) gives its command. Raises typer's UsageErrors.
+
+    An option of `aligncli` itself acts as soon as it is read, so it is only looked up.
+    """
     command, name, rest = ROOT, "aligncli", list(arguments)
     while getattr(command, "commands", {}) and rest and not rest[0].startswith("-"):
         name, command, rest = command.resolve_command(typer.Context(command, info_name=name), rest)
-    context = command.make_context(name, rest)
-    return context.params
+    if command is ROOT:
+        known = {option for parameter in ROOT.params for option in parameter.opts}
+        assert set(rest) <= known | {"--help"}, rest
+        return {}
+    return command.make_context(name, rest).params

@@ -1,7 +1,7 @@
 """From dense predictions to detections: score cut, top candidates a level, decode, class-wise NMS.
 
 Section 5.1: scores above .05, 1000 candidates a level, NMS at IoU .5, 100 detections an image.
-The order matters for speed: top-k runs on logits, and only the survivors are decoded.
+The order matters for speed: top-k runs on logits, rows before classes, and only the survivors are decoded.
 """
 
 import math
@@ -68,15 +68,26 @@ class Postprocess(nn.Module):
 
     def _top(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor]:
         """The best candidates of a level: logits (N, T), labels (N, T), decoded boxes (N, T, 4)."""
-        num_classes = level.logits.shape[-1]
-        flat = level.logits.flatten(1).float()
-        logits, index = flat.topk(min(self.candidates_per_level, flat.shape[1]), dim=1)
-        row, labels = index // num_classes, index % num_classes
-        references = level.references.expand(len(flat), -1, -1)
+        num_images, _, num_classes = level.logits.shape
+        logits, row, labels = best_logits(level.logits, self.candidates_per_level)
+        references = level.references.expand(num_images, -1, -1)
         references = references.gather(1, row[..., None].expand(-1, -1, 4))
-        own = index if level.values.dim() == 4 else row  # a class has a box of its own, or shares its row's
-        values = level.values.float().flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
-        return logits, labels, level.decode(references, values)
+        # A class has a box of its own, or shares its row's
+        own = row * num_classes + labels if level.values.dim() == 4 else row
+        values = level.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
+        return logits.float(), labels, level.decode(references, values.float())
+
+
+def best_logits(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest of an image's logits (N, R, K), or all, descending, with their rows and classes: (N, T) each.
+
+    They lie in the `count` rows with the largest maxima, so that only those rows are looked through class by class.
+    """
+    num_images, num_rows, num_classes = logits.shape
+    rows = logits.amax(dim=2).topk(min(count, num_rows), dim=1).indices
+    chosen = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)
+    best, index = chosen.topk(min(count, chosen.shape[1]), dim=1)
+    return best, rows.gather(1, index // num_classes), index % num_classes
 
 
 def logit(probability: float) -> float:

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
 from aligncli.boxes import clip_boxes, decode_boxes
-from aligncli.models.postprocess import Candidates, Postprocess, logit
+from aligncli.models.postprocess import Candidates, Postprocess, best_logits, logit
 
 SIZES = torch.tensor([[100, 100]])
 
@@ -86,3 +88,19 @@ def test_nothing_above_the_threshold_gives_empty_detections_for_every_image():
 def test_logit_of_the_ends_is_infinite():
     assert logit(0.0) == -float("inf")
     assert logit(1.0) == float("inf")
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 6)),
+    count=st.integers(1, 300),
+    num_values=st.integers(1, 10_000),
+    seed=st.integers(0, 1000),
+)
+def test_the_best_logits_are_those_of_one_top_k_over_rows_and_classes(shape, count, num_values, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(num_values, shape, generator=generator).float()  # with ties, where there are few values
+    best, rows, classes = best_logits(logits, count)
+    assert torch.equal(best, logits.flatten(1).topk(min(count, logits[0].numel()), dim=1).values)
+    image = torch.arange(shape[0])[:, None]
+    assert torch.equal(logits[image, rows, classes], best)
+    assert all(len(set(places)) == len(places) for places in (rows * shape[2] + classes).tolist())

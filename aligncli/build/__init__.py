@@ -28,6 +28,7 @@ from aligncli.data.shapes import ShapesDataset
 from aligncli.models.aligndet import AlignDet
 from aligncli.models.dense_detector import DenseDetector
 from aligncli.models.detector import Detector
+from aligncli.models.quick_gradients import quicken_gradients
 
 __all__ = ["NO_PARTS", "Parts", "build_dataset", "build_datasets", "build_model"]
 
@@ -38,6 +39,12 @@ def build_model(recipe: Recipe, num_classes: int, *, parts: Parts = NO_PARTS) ->
     `parts` are the user's own classes by name, for `kind = "custom"`. Raises RecipeError where one is missing, or
     makes something else than its place needs.
     """
+    detector = _build_detector(recipe, num_classes, parts)
+    quicken_gradients(detector)
+    return detector
+
+
+def _build_detector(recipe: Recipe, num_classes: int, parts: Parts) -> Detector:
     model = recipe.model
     backbone = build_backbone(model.backbone, parts)
     shared: dict[str, Any] = {

@@ -21,6 +21,8 @@ from aligncli.engine.fitting import FittingForward
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import DeviceError, first_line
+from aligncli.models.detector import Detector
+from aligncli.models.folding import fold_norms
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -46,6 +48,10 @@ class LoadedDetector:
         """The detector for a data set with these categories; `source` names it. Raises DataError if it has others."""
         require_same_categories(self.categories, categories, source=source)
         return self
+
+    def for_inference(self) -> nn.Module:
+        """The model in evaluation mode, to be called with images and nothing else; ours is a faster copy."""
+        return fold_norms(self.model) if isinstance(self.model, Detector) else self.model.eval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,7 @@ def detect_dataset(
     Of several processes each takes its batches, see `eval_loader`. A batch that does not fit into memory is run in
     parts; the reporter is told.
     """
-    detector.model.eval()
-    forward = FittingForward(detector.model, reporter.message)
+    forward = FittingForward(detector.for_inference(), reporter.message)
     done = 0
     loader = eval_loader(
         dataset, detector.input, batch_size=detector.evaluation.batch_size, rank=rank, num_ranks=num_ranks
@@ -119,12 +124,13 @@ def predict_images(
     Yields the path, the upright RGB image and {"boxes", "scores", "labels"} with boxes in its pixels.
     Raises DataError for a file that cannot be read.
     """
+    model = detector.for_inference()
     for path in paths:
         original = open_image(path)
         image, scale = image_tensor(original), (1.0, 1.0)
         if size := detector.input:
             image, scale = resize_image(image, short_side=size.max_short_side, long_side=size.long_side)
-        output = detector.model([to_unit_range(image, device)])[0]
+        output = model([to_unit_range(image, device)])[0]
         kept = output["scores"] >= score_threshold
         output = {name: value[kept].cpu() for name, value in output.items()}
         output["boxes"] = output["boxes"] / torch.tensor([*scale, *scale])

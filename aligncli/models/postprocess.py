@@ -83,7 +83,7 @@ def best_logits(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
     They lie in the `count` rows with the largest maxima, so that only those rows are looked through class by class.
     """
-    num_images, num_rows, num_classes = logits.shape
+    _, num_rows, num_classes = logits.shape
     rows = logits.amax(dim=2).topk(min(count, num_rows), dim=1).indices
     chosen = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)
     best, index = chosen.topk(min(count, chosen.shape[1]), dim=1)

@@ -28,6 +28,7 @@ from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.torchvision_models import PREFIX, load_torchvision, torchvision_names
 from aligncli.errors import UserError
 from aligncli.models.branches import PRIOR_PROBABILITY
+from aligncli.models.folding import fold_norms
 
 NUM_COCO_CLASSES = 80
 PADDED_TO = 32  # pixels; by torchvision's detectors, and by ours unless a recipe says otherwise
@@ -135,11 +136,11 @@ def build_call(contender: Contender, case: ModelCase) -> Callable[[], list[Tenso
 def _build(contender: Contender, case: ModelCase) -> tuple[nn.Module, str]:
     """The detector on its device, and a remark."""
     if contender.run_dir is not None:
-        return load_run(contender.run_dir, device=case.device, parts=own_parts(contender)).model, ""
+        return load_run(contender.run_dir, device=case.device, parts=own_parts(contender)).for_inference(), ""
     if contender.recipe is not None:
         num_classes = len(SHAPES) if contender.recipe.data.kind == "shapes" else NUM_COCO_CLASSES
         model = build_model(contender.recipe, num_classes, parts=own_parts(contender))
-        return model.to(case.device).to(memory_format=torch.channels_last).eval(), ""
+        return fold_norms(model.to(case.device).to(memory_format=torch.channels_last)), ""
     loaded = load_torchvision(contender.name, weights="none", device=case.device)
     layout = torch.channels_last if case.channels_last else torch.preserve_format
     scales = "scales every image to a size of its own" if loaded.input is None else ""

@@ -2,8 +2,8 @@
 
 `focal_loss` and `box_loss` are sums over a batch, to be divided by a normaliser; the others are not summed.
 Logits are (N, R, K), labels (N, R) as in matching.py.
-The focal loss keeps logits and labels for backward and nothing else: torchvision's one-hot formulation
-saves eight tensors of the logits' size.
+The focal loss keeps its gradient for backward and nothing else: torchvision's one-hot formulation saves eight
+tensors of the logits' size.
 """
 
 from typing import Any
@@ -12,10 +12,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from aligncli.boxes import box_areas, encode_boxes
 from aligncli.matching import IGNORED, Matches
 
+# Logits of the focal loss at a time on the CPU, 1 MB: what is computed of them stays in the cache, and the largest
+# tensors in a training step are not made several times over. A GPU takes all at once.
+CHUNK = 1 << 18
 MIN_IOU = 1e-6  # and smallest union in square pixels: keeps the logarithm and its gradient finite
 
 
@@ -23,12 +27,13 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: fl
     """Sum of the sigmoid focal loss (Lin et al. 2017, equation 5) over all rows that are not ignored.
 
     Args:
-        logits: (..., K) scores before the sigmoid; computed in float32 whatever their dtype.
+        logits: (..., K) scores before the sigmoid; computed in float32, or in float64 if that is what they are.
         labels: (...) int64: the class 0..K-1, BACKGROUND, or IGNORED (no loss, no gradient).
 
-    Returns a float32 scalar.
+    Returns a scalar of the dtype that it is computed in.
     """
-    loss = _FocalLoss.apply(logits.flatten(0, -2).float(), labels.flatten(), alpha, gamma)
+    logits = logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32))
+    loss = _FocalLoss.apply(logits, labels.flatten(), alpha, gamma)
     assert isinstance(loss, Tensor)
     return loss
 
@@ -97,28 +102,43 @@ def count_normalizer(count: Tensor, *, added: float = 0.0, least: float = 1.0) -
 class _FocalLoss(torch.autograd.Function):
     """Every class of every row as a negative, then the positives' own class corrected.
 
-    No boolean indexing: its result size would make the host wait for the device at every step.
+    The gradient is made with the loss, as both need the same logarithms and powers. No boolean indexing: its result
+    size would make the host wait for the device at every step.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        ctx.alpha, ctx.gamma = alpha, gamma
-        negative = (1 - alpha) * _value(logits, gamma)
-        loss = torch.where(labels != IGNORED, negative.sum(dim=-1), 0.0)
-        own = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-        correction = alpha * _value(-own, gamma) - (1 - alpha) * _value(own, gamma)
-        return (loss + torch.where(labels >= 0, correction, 0.0)).sum()
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(logits) if wants_gradient else None
+        num_rows, num_classes = logits.shape
+        step = max(1, CHUNK // num_classes if logits.device.type == "cpu" else num_rows)
+        totals = [
+            _focal_rows(logits[rows], labels[rows], alpha, gamma, None if gradient is None else gradient[rows])
+            for rows in (slice(first, first + step) for first in range(0, num_rows, step))
+        ]
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return torch.cat(totals).sum() if totals else logits.sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, labels = ctx.saved_tensors
-        grad = (1 - ctx.alpha) * _slope(logits, ctx.gamma)
-        grad.masked_fill_((labels == IGNORED)[:, None], 0.0)
-        own = labels.clamp(min=0)[:, None]
-        positive = -ctx.alpha * _slope(-logits.gather(1, own), ctx.gamma)
-        grad.scatter_(1, own, torch.where(labels[:, None] >= 0, positive, grad.gather(1, own)))
-        return grad.mul_(grad_outputs[0]), None, None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None, None, None
+
+
+def _focal_rows(logits: Tensor, labels: Tensor, alpha: float, gamma: float, gradient: Tensor | None) -> Tensor:
+    """Losses (r,) of logits (r, K) and labels (r,); the derivatives are written to `gradient` (r, K)."""
+    value, slope = _value_and_slope(logits, gamma)
+    own = labels.clamp(min=0)[:, None]
+    own_value, own_slope = _value_and_slope(-logits.gather(1, own), gamma)  # of the class as a positive
+    correction = alpha * own_value - (1 - alpha) * value.gather(1, own)
+    if gradient is not None:
+        torch.mul(slope, 1 - alpha, out=gradient)
+        gradient.masked_fill_((labels == IGNORED)[:, None], 0.0)
+        gradient.scatter_(1, own, torch.where(labels[:, None] >= 0, -alpha * own_slope, gradient.gather(1, own)))
+    loss = torch.where(labels != IGNORED, (1 - alpha) * value.sum(dim=-1), 0.0)
+    return loss + torch.where(labels >= 0, correction[:, 0], 0.0)
 
 
 def _value(logits: Tensor, gamma: float) -> Tensor:
@@ -126,7 +146,9 @@ def _value(logits: Tensor, gamma: float) -> Tensor:
     return logits.sigmoid().pow(gamma) * F.softplus(logits)
 
 
-def _slope(logits: Tensor, gamma: float) -> Tensor:
-    """Derivative of `_value`."""
+def _value_and_slope(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """`_value` and its derivative."""
     probability = logits.sigmoid()
-    return probability.pow(gamma) * (gamma * (1 - probability) * F.softplus(logits) + probability)
+    power = probability.pow(gamma)
+    value = power * F.softplus(logits)
+    return value, (gamma * (1 - probability)).mul_(value).addcmul_(power, probability)

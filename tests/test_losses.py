@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from aligncli import losses
 from aligncli.losses import box_loss, focal_loss, iou_loss, loss_normalizer, pairwise_focal_loss
 from aligncli.matching import BACKGROUND, IGNORED, Matches
 
@@ -27,6 +28,44 @@ def test_focal_loss_and_its_gradient_equal_torchvision_s(alpha, gamma):
     (grad,) = torch.autograd.grad(3 * loss, logits)
     assert torch.allclose(loss, wanted, rtol=1e-5)
     assert torch.allclose(grad, 3 * wanted_grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.75, 3.5)])
+def test_in_float64_the_focal_loss_is_torchvision_s_and_passes_gradcheck(alpha, gamma):
+    torch.manual_seed(0)
+    logits = (torch.randn(30, 4, dtype=torch.float64) * 3).requires_grad_()
+    labels = torch.randint(IGNORED, 4, (30,))
+    wanted = one_hot_reference(logits, labels, alpha, gamma)
+    assert torch.allclose(focal_loss(logits, labels, alpha=alpha, gamma=gamma), wanted, rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels, alpha=alpha, gamma=gamma), (logits,))
+
+
+def test_the_focal_loss_does_not_depend_on_how_many_rows_are_taken_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    logits, labels = (torch.randn(2, 50, 7) * 4).requires_grad_(), torch.randint(IGNORED, 7, (2, 50))
+
+    def loss_and_gradient():
+        loss = focal_loss(logits, labels)
+        return loss, torch.autograd.grad(loss, logits)[0]
+
+    loss, gradient = loss_and_gradient()
+    for rows in (1, 33):
+        monkeypatch.setattr(losses, "CHUNK", 7 * rows)
+        other_loss, other_gradient = loss_and_gradient()
+        assert torch.allclose(other_loss, loss, rtol=1e-6)
+        assert torch.allclose(other_gradient, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_the_focal_loss_keeps_one_tensor_of_the_logits_size_for_backward():
+    logits, labels = torch.randn(3, 40, 5, requires_grad=True), torch.randint(IGNORED, 5, (3, 40))
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: saved.append(kept) or kept, lambda kept: kept):
+        focal_loss(logits, labels)
+    assert [kept.numel() for kept in saved] == [logits.numel()]
+
+
+def test_the_focal_loss_of_no_rows_is_zero():
+    assert focal_loss(torch.zeros(2, 0, 5, requires_grad=True), torch.zeros(2, 0, dtype=torch.int64)) == 0
 
 
 @pytest.mark.parametrize("value", [-1e4, 1e4])

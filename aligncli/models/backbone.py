@@ -8,10 +8,12 @@ A backbone carries the pixel statistics that its weights expect: RGB in 0..1, mi
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torchvision
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -116,6 +118,39 @@ def tiny_backbone(widths: Sequence[int], *, frozen_stages: int, frozen_norm: boo
     return backbone
 
 
-def norm_layer(frozen: bool) -> type[nn.BatchNorm2d] | type[FrozenBatchNorm2d]:
+class FrozenNorm(FrozenBatchNorm2d):
+    """torchvision's, over the output of a convolution in place: nothing else needs it, and fresh memory costs more.
+
+    In mixed precision, where the result has another dtype, it is torchvision's unchanged.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W); overwrites it."""
+        if x.dtype != self.weight.dtype:
+            return super().forward(x)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        output = _ScaleInPlace.apply(x, scale[:, None, None], shift[:, None, None])
+        assert isinstance(output, Tensor)
+        return output
+
+
+class _ScaleInPlace(torch.autograd.Function):
+    """x * scale + shift, both constants of a channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(scale)
+        return torch.addcmul(shift, x, scale, out=x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (scale,) = ctx.saved_tensors
+        return grad_outputs[0] * scale, None, None
+
+
+def norm_layer(frozen: bool) -> type[nn.BatchNorm2d] | type[FrozenNorm]:
     """Batch norm, or one whose statistics and affine part are constants."""
-    return FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+    return FrozenNorm if frozen else nn.BatchNorm2d

@@ -14,12 +14,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
+from aligncli.models.backbone import FrozenNorm
 from aligncli.models.efficientnet_lite import SameConv2d
 from aligncli.models.quick_gradients import QuickGradientConv2d
 
 # A subclass that nobody here knows may do anything with its weight, such as normalise it.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, QuickGradientConv2d)
-NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenNorm)
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

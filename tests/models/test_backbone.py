@@ -1,11 +1,14 @@
 """Backbones: what a network's name and origin decide, and whose pixel statistics a detector uses."""
 
+import copy
+
 import pytest
 import torch
+from torchvision.ops import FrozenBatchNorm2d
 
 from aligncli.catalog import load_recipe
 from aligncli.config import EfficientNetLite0Config
-from aligncli.models.backbone import IMAGENET_MEAN, IMAGENET_STD, resnet_backbone
+from aligncli.models.backbone import IMAGENET_MEAN, IMAGENET_STD, FrozenNorm, resnet_backbone
 from tests.helpers import tiny_detector
 
 
@@ -61,3 +64,37 @@ def test_photo_lite0_differs_from_photo_in_what_it_starts_from():
     told = {"name": "", "summary": "", "weights": "none", "optimizer.lr": 1.0}
     same = photo.changed({**told, "model.backbone": lite.model.backbone.model_dump()})
     assert lite.changed(told) == same
+
+
+def test_a_frozen_norm_writes_torchvision_s_result_over_its_input():
+    torch.manual_seed(0)
+    ours, theirs = FrozenNorm(4, eps=1e-3).double(), FrozenBatchNorm2d(4, eps=1e-3).double()
+    for buffer in ours.buffers():
+        buffer.uniform_(0.5, 2.0)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    wanted, written = theirs(x), x.clone()
+    assert torch.allclose(ours(written), wanted, rtol=1e-12)
+    assert torch.allclose(written, wanted, rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: ours(x * 1.0), (x.requires_grad_(),))
+
+
+def test_in_mixed_precision_a_frozen_norm_is_torchvision_s():
+    x = torch.randn(1, 4, 3, 3).bfloat16()
+    before = x.clone()
+    assert torch.equal(FrozenNorm(4)(x), FrozenBatchNorm2d(4)(x))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_gradients_through_frozen_norms_are_those_with_torchvision_s(name):
+    torch.manual_seed(0)
+    ours = resnet_backbone(name, frozen_stages=0, frozen_norm=True).double()
+    theirs = copy.deepcopy(ours)
+    for norm in (module for module in theirs.modules() if isinstance(module, FrozenNorm)):
+        norm.__class__ = FrozenBatchNorm2d
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    for backbone in (ours, theirs):
+        sum(x.square().mean() for x in backbone(images).values()).backward()
+    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    assert all(torch.allclose(one.grad, other.grad, rtol=1e-9) for one, other in pairs if other.grad is not None)

@@ -124,6 +124,11 @@ class FrozenNorm(FrozenBatchNorm2d):
     In mixed precision, where the result has another dtype, it is torchvision's unchanged.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W); overwrites it."""
         if x.dtype != self.weight.dtype:
@@ -146,7 +151,7 @@ class _ScaleInPlace(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (scale,) = ctx.saved_tensors
         return grad_outputs[0] * scale, None, None
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
 from torchvision.ops import box_iou
 
@@ -80,6 +81,29 @@ def test_slicing_the_anchors_changes_nothing(monkeypatch, per_image):
     sliced = matcher(anchors, truth)
     assert torch.equal(whole.labels, sliced.labels)
     assert torch.equal(whole.boxes, sliced.boxes)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the elements of the largest tensor that any operator returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = func(*args, **(kwargs or {}))
+        for value in returned if isinstance(returned, tuple | list) else (returned,):
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return returned
+
+
+def test_a_thousand_ground_truths_an_image_take_no_more_memory_than_a_slice(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    anchors = random_boxes(600, generator)
+    truth = pad_targets([target(random_boxes(1000, generator)) for _ in range(2)], CPU)
+    monkeypatch.setattr(matching, "MAX_IOUS", 40_000)
+    with LargestTensor() as largest:
+        Matcher(foreground=0.5, background=0.4, low_quality=True)(anchors, truth)
+    assert largest.elements <= 2 * matching.MAX_IOUS  # both coordinates of the corners; all pairs are 1.2 M
 
 
 def test_anchors_inside_a_crowd_region_are_ignored_and_never_positive():

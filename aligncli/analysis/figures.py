@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligncli.analysis.pictures import PALETTE
+from aligncli.plain import printable
 
 FORMATS = ("png", "pdf", "svg")
 DPI = 200  # of the PNG file
@@ -24,6 +25,7 @@ def _for_matplotlib(colour: tuple[int, int, int]) -> Colour:
 
 
 ORANGE, SKY, GREEN, YELLOW, VERMILLION, PURPLE, BLUE = map(_for_matplotlib, PALETTE)
+SERIES: tuple[Colour, ...] = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)  # of lines side by side, in this order
 INK, MUTED, GRID = "#1e1e1e", "#6b7480", "#d5dae0"
 # Embedded TrueType fonts can be searched and edited; a fixed salt and no date make equal figures equal files.
 _STYLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "aligncli", "font.size": 10.5}
@@ -45,6 +47,14 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         for path, suffix in zip(paths, FORMATS, strict=True):
             figure.savefig(path, format=suffix, dpi=DPI, metadata=_METADATA[suffix])
     return paths
+
+
+def plain_label(text: str, length: int = 40) -> str:
+    """A user's text as a label: on one line, shortened, `$` no formula; legends leave out what begins with `_`."""
+    line = printable(text)
+    short = line if len(line) <= length else line[: length - 1] + "…"
+    hidden = "\N{ZERO WIDTH SPACE}" if short.startswith("_") else ""
+    return hidden + short.replace("$", r"\$")
 
 
 def clean_axes(axes: Axes) -> None:

@@ -47,11 +47,14 @@ def draw_boxes(
     names: Sequence[str],
     scores: Sequence[float] | None = None,
     colours: Sequence[Colour] | None = None,
+    *,
+    emphasis: float = 1.0,
 ) -> Image.Image:
     """A new RGB picture with D boxes, each with a tag of its name and score.
 
     `boxes` (D, 4) xyxy pixels of `image`; `names`, `scores` and `colours` have D entries. Without colours,
-    every name that occurs gets its own. The best scores are drawn last, hence on top.
+    every name that occurs gets its own. The best scores are drawn last, hence on top. `emphasis` is a factor on the
+    sizes of lines and tags, for a picture that will be shown small.
     """
     factor = _enlargement(image)
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -62,11 +65,11 @@ def draw_boxes(
         colours = [by_name[name] for name in names]
     ranking = range(len(rectangles)) if scores is None else np.argsort(scores, kind="stable").tolist()
     order: list[int] = list(ranking)
-    width = max(2, round(max(canvas.size) / 320))
+    width = max(2, round(emphasis * max(canvas.size) / 320))
     pen = ImageDraw.Draw(canvas)
     for index in order:
         _frame(pen, rectangles[index], colours[index], width)
-    font = _font(_text_size(canvas.size, len(rectangles)))
+    font = _font(round(emphasis * _text_size(canvas.size, len(rectangles))))
     texts = [_printable(name) for name in names]
     if scores is not None:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores)]

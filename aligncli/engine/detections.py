@@ -93,14 +93,24 @@ def compare_runs(first: Path, second: Path, *, samples: int = 1000, seed: int = 
 def find_errors(
     run_dir: Path, *, ious: tuple[float, ...] = (0.5, 0.75), progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Errors]:
-    """What costs a run its AP, over all objects, by size and by aspect ratio, at each IoU that counts as found.
+    """`errors_of` a run's evaluation. Raises CheckpointError for a folder that is no evaluated run."""
+    truth, area_bins = ground_truth(run_dir), RunFolder(run_dir).read_recipe().evaluation.area_bins
+    return errors_of(truth, results(run_dir, truth), area_bins=area_bins, ious=ious, progress=progress)
+
+
+def errors_of(
+    truth: dict[str, Any],
+    detections: list[dict[str, Any]],
+    *,
+    area_bins: tuple[float, float],
+    ious: tuple[float, ...] = (0.5, 0.75),
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Errors]:
+    """What costs AP, over all objects, by size and by aspect ratio, at each IoU that counts as found.
 
     Of a part of the objects all others are ignored, as crowd regions are: what lies on them is no error.
-    Raises CheckpointError for a folder that is no evaluated run.
     """
-    truth = ground_truth(run_dir)
-    detections = results(run_dir, truth)
-    parts = _parts(RunFolder(run_dir).read_recipe().evaluation.area_bins)
+    parts = _parts(area_bins)
     wanted = [(name, chosen, iou) for name, chosen in parts.items() for iou in ious]
     found = []
     for number, (name, chosen, iou) in enumerate(wanted):

@@ -136,7 +136,7 @@ def _score(
     small, large = area_bins
     if not WHOLE[0] < small < large < WHOLE[1]:
         raise UserError(f"area_bins must be two growing areas in square pixels, got {small:g} and {large:g}")
-    chosen = _choose(evaluator)
+    chosen = choose_evaluator(evaluator)
     evaluate = evaluate_hotcoco if chosen == "hotcoco" else evaluate_pycocotools
     area_ranges = [WHOLE, (WHOLE[0], small), (small, large), (large, WHOLE[1])]
     limits = [min(limit, max_detections) for limit in (1, 10, max_detections)]  # growing: hotcoco does not sort
@@ -149,7 +149,8 @@ def _score(
     )
 
 
-def _choose(evaluator: Evaluator) -> Literal["hotcoco", "pycocotools"]:
+def choose_evaluator(evaluator: Evaluator) -> Literal["hotcoco", "pycocotools"]:
+    """Who computes: `auto` is hotcoco where it can be imported. Raises UserError where a named one cannot."""
     if evaluator == "pycocotools":
         return "pycocotools"
     try:

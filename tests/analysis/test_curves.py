@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aligncli.analysis.curves import plot_curves
+from aligncli.analysis.curves import plot_curves, plot_curves_of
 from aligncli.errors import DataError
 
 
@@ -16,17 +16,23 @@ def steps(parts=("dpm_class", "dpm_box"), count=50):
 
 
 def draw(records):
-    return Image.open(io.BytesIO(plot_curves(records)))
+    return picture_of(plot_curves(records))
+
+
+def picture_of(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=200)  # pure colours inside of lines
+    return Image.open(file)
 
 
 def colours(picture):
     return {tuple(colour) for colour in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()}
 
 
-def test_curves_are_a_png_picture():
-    picture = draw(steps())
-    assert picture.format == "PNG"
-    assert picture.width == 960
+def test_curves_fit_a_phone():
+    figure = plot_curves(steps())
+    assert figure.get_figwidth() < 6  # inches: text keeps its size there
+    assert picture_of(figure).format == "PNG"
 
 
 def test_every_loss_part_has_a_line_of_its_own_colour():
@@ -48,3 +54,17 @@ def test_one_record_is_enough():
 def test_a_run_without_steps_is_a_data_error(records):
     with pytest.raises(DataError, match="no training steps to plot"):
         plot_curves(records)
+
+
+def test_runs_side_by_side_have_a_line_each_and_show_their_names():
+    vermillion, green = (213, 94, 0), (0, 158, 115)
+    evaluated = [*steps(), {"iteration": 50, "evaluation": {"AP": 40.0}}]
+    figure = plot_curves_of([("first", evaluated), ("_second $x$", steps())])
+    loss, precision, _ = figure.axes
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["first", "\u200b_second \\$x\\$"]
+    assert [text.get_text() for text in precision.get_legend().get_texts()] == ["first"]
+    shown = colours(picture_of(figure))
+    assert vermillion in shown
+    assert green not in shown
+    with pytest.raises(DataError, match="no training steps to plot"):
+        plot_curves_of([("first", steps()), ("empty", [])])

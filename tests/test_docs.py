@@ -44,7 +44,7 @@ def test_what_the_operators_page_says_to_carry_along_is_all_that_it_needs(tmp_pa
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
-@pytest.mark.parametrize("page", ["roi_conv.md", "extending.md"])
+@pytest.mark.parametrize("page", ["roi_conv.md", "extending.md", "report.md"])
 def test_a_page_links_to_what_is_there(page: str) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8"))
     assert targets

@@ -29,9 +29,11 @@ from aligncli.cli import (
     options,
     predict,
     recipes,
+    report,
     runs,
     study,
     train,
+    watch,
 )
 from aligncli.cli.bench import data as bench_data
 from aligncli.cli.bench import evaluators as bench_evaluators
@@ -127,10 +129,12 @@ def _register(group: typer.Typer, name: str, command: Callable[..., None]) -> No
 
 
 _register(app, "train", train.train)
+_register(app, "watch", watch.watch)
 _register(app, "eval", evaluate.evaluate)
 _register(app, "predict", predict.predict)
 _register(app, "analyze-alignment", analyze.analyze_alignment)
 _register(app, "errors", runs.errors)
+_register(app, "report", report.report)
 _register(app, "pilot", study.pilot)
 _register(app, "ablate", study.ablate)
 _register(app, "import", import_weights.import_weights)

@@ -26,6 +26,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "aligncli analyze-alignment --explain",
     ),
     "errors": ("aligncli errors runs/mine", "aligncli errors runs/conv runs/roiconv"),
+    "report": ("aligncli report runs/mine", "aligncli report runs/conv runs/roiconv --out comparison.html"),
+    "watch": ("aligncli watch runs/mine", "aligncli watch runs/mine --once --json"),
     "pilot": ("aligncli pilot --dry-run", "aligncli pilot --roiconv --seeds 3 --jobs 2"),
     "ablate": (
         "aligncli ablate alignment --seeds 3 --jobs 2",

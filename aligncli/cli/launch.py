@@ -53,6 +53,7 @@ class TrainJob:
     threads: int | None
     download: bool
     json: bool
+    report: bool = True
     debug: bool = False
 
 

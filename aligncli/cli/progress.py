@@ -9,18 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from aligncli.cli.training_view import TrainingView, duration
+
 if TYPE_CHECKING:
     from aligncli.config import Recipe
 
 SECONDS_BETWEEN_LINES = 10.0  # without a terminal
 Clock = Callable[[], float]
-
-
-def duration(seconds: float) -> str:
-    """`0:42`, `12:05` or `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Display(Protocol):
@@ -29,6 +24,10 @@ class Display(Protocol):
     def message(self, text: str) -> None: ...
 
     def show(self, stage: str, done: int, total: int, status: str) -> None: ...
+
+    def training(self, view: TrainingView) -> None:
+        """How far a training is, with what is known of it."""
+        ...
 
     def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
         """What the stage that is shown consists of right now: by name, done and in all."""
@@ -55,6 +54,9 @@ class LineDisplay:
             self._stage, self._last = stage, now
             self._write(f"{stage} {done}/{total}  {status}".rstrip())
 
+    def training(self, view: TrainingView) -> None:
+        self.show("training", view.done, view.iterations, view.line())
+
     def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
         """A log shows the whole alone: lines of parts would hide it."""
 
@@ -71,8 +73,7 @@ class ProgressReporter:
         self._display = display
         self._header = tuple(header)
         self._clock = clock
-        self._iterations = 0
-        self._loss = ""
+        self._view = TrainingView()
         self._detail = ""  # of trainings side by side
         self._since: tuple[float, int] | None = None  # when a stage was first told of, and what was done then
 
@@ -82,20 +83,21 @@ class ProgressReporter:
         self._header = ()
 
     def start(self, *, iterations: int, first: int, recipe: Recipe, num_parameters: int, num_images: int) -> None:
-        self._iterations = iterations
+        self._view = TrainingView(iterations=iterations, done=first)
         batch = recipe.schedule.batch_size
         self.message(f"{num_parameters / 1e6:.2f} M parameters, {num_images:,} training images, {batch} images a step")
         if first:
             self.message(f"resumed after iteration {first}")
 
     def step(self, record: Mapping[str, float]) -> None:
-        if "loss" in record:
-            self._loss = f"loss {record['loss']:.3f}  "
-        status = f"{self._loss}{record['images_per_second']:.1f} images/s  ETA {duration(record['eta_seconds'])}"
-        self._display.show("training", int(record["iteration"]), self._iterations, status)
+        self._view.add(record)
+        self._display.training(self._view)
 
     def evaluation(self, *, done: int, total: int) -> None:
         self.stage("evaluating", done=done, total=total)
+
+    def evaluated(self, *, iteration: int, metrics: Mapping[str, float]) -> None:
+        self._view.add({"iteration": iteration, "evaluation": metrics})
 
     def stage(self, name: str, *, done: int, total: int) -> None:
         """Any other work that is counted; the time left follows from the counts so far."""

@@ -16,12 +16,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from aligncli.cli.progress import LineDisplay, ProgressReporter
+from aligncli.cli.progress import Display, LineDisplay, ProgressReporter
+from aligncli.cli.training_view import TrainingView
 from aligncli.plain import printable, without_nan
 
 
@@ -65,13 +66,8 @@ class Output:
 
     def fields(self, fields: Mapping[str, str]) -> None:
         """Names and values in two columns; not in JSON mode."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="cyan", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in fields.items():
-            grid.add_row(Text(printable(name)), Text(printable(value)))
         if not self.json:
-            self._stdout.print(grid)
+            self._stdout.print(_grid(fields))
 
     def table(
         self,
@@ -118,9 +114,15 @@ class Output:
         The header waits for the first report, so that an error in the input stays alone; `waiting` is what a
         terminal shows until then.
         """
+        with self.display(waiting) as display:
+            yield ProgressReporter(display, header)
+
+    @contextmanager
+    def display(self, waiting: str) -> Iterator[Display]:
+        """What `progress` draws on."""
         display = LiveDisplay(self._stderr, waiting) if self._live else LineDisplay(self.note)
         try:
-            yield ProgressReporter(display, header)
+            yield display
         finally:
             display.close()
 
@@ -148,11 +150,22 @@ def show_log(name: str) -> None:
         logger.addHandler(NoteHandler())
 
 
+class DetailedProgress(Progress):
+    """Bars, and below them rows of what else is known."""
+
+    details: Mapping[str, str] = {}
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.details:
+            yield _grid(self.details)
+
+
 class LiveDisplay:
-    """A bar a stage that redraws itself, for terminals."""
+    """A bar a stage that redraws itself, for terminals, with details below where there are any."""
 
     def __init__(self, console: Console, waiting: str = "") -> None:
-        self._progress = Progress(
+        self._progress = DetailedProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -170,11 +183,16 @@ class LiveDisplay:
         self._progress.console.print(Text(printable(text)), soft_wrap=True)
 
     def show(self, stage: str, done: int, total: int, status: str) -> None:
+        status = printable(status)
         if stage not in self._tasks:
             self._waiting.stop()
             self._progress.start()
-            self._tasks[stage] = self._progress.add_task(stage, total=total, status=status)
+            self._tasks[stage] = self._progress.add_task(printable(stage), total=total, status=status)
         self._progress.update(self._tasks[stage], completed=done, total=total, status=status)
+
+    def training(self, view: TrainingView) -> None:
+        self._progress.details = view.rows()
+        self.show("training", view.done, view.iterations, view.speed())
 
     def parts(self, counts: Mapping[str, tuple[int, int]]) -> None:
         if not self._tasks:  # the whole comes first, its parts below it
@@ -189,6 +207,15 @@ class LiveDisplay:
     def close(self) -> None:
         self._waiting.stop()
         self._progress.stop()
+
+
+def _grid(fields: Mapping[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in fields.items():
+        grid.add_row(Text(printable(name)), Text(printable(value)))
+    return grid
 
 
 def _text(cell: Cell) -> Text:

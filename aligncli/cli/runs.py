@@ -52,6 +52,7 @@ def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> N
     rows = [
         (
             str(run.path.relative_to(folder)) if run.path != folder else str(run.path),
+            run.state,
             f"{run.iteration:,}/{run.recipe.schedule.iterations:,}",
             *(number(run.metrics.get(name, math.nan)) for name in SHOWN_METRICS),
             "-" if math.isnan(run.seconds) else duration(run.seconds),
@@ -60,7 +61,7 @@ def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> N
         for run in runs
     ]
     if rows:
-        output.table(("run", "iterations", *SHOWN_METRICS, "took", "changed"), rows)
+        output.table(("run", "state", "iterations", *SHOWN_METRICS, "took", "changed"), rows, text_columns=2)
     else:
         output.line(f"no runs below {folder}: `aligncli train --out {folder / 'first'}` makes one")
     output.data([_plain(run) for run in runs])
@@ -89,6 +90,7 @@ def show_run(run: options.Run, *, json: options.Json = False) -> None:
             "recipe": recipe.name,
             "model": describe_model(recipe.model),
             "data": describe_data(recipe.data),
+            "state": summary.state,
             "trained": f"{summary.iteration:,} of {recipe.schedule.iterations:,} iterations of "
             f"{recipe.schedule.batch_size} images, seed {recipe.seed}",
             "on": trained_on,
@@ -191,6 +193,7 @@ def _plain(run: RunSummary) -> dict[str, object]:
         "recipe": run.recipe.name,
         "iteration": run.iteration,
         "iterations": run.recipe.schedule.iterations,
+        "state": run.state,
         "finished": run.finished,
         "seconds": run.seconds,
         "metrics": run.metrics,

@@ -43,6 +43,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option("--batch-size", metavar="N", min=1, help="Images a step; the learning rate scales with it."),
 ]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="Whether to end with RUN/report.html.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow ImageNet weights to be fetched.")]
 Launcher = Annotated[
     options.LauncherKind,
@@ -66,6 +67,7 @@ def train(
     code: options.Code = None,
     resume: Resume = False,
     replay: Bundle = None,
+    report: Report = True,
     download: Download = False,
     offline: options.Offline = False,
     nproc: launch.NumProcesses = None,
@@ -78,7 +80,7 @@ def train(
 ) -> None:
     """Train a detector and evaluate it.
 
-    The run folder gets the recipe, the metrics (COCO protocol), the weights and the detections. Without
+    The run folder gets the recipe, the metrics (COCO protocol), the weights, the detections and a report. Without
     arguments the quickstart recipe is trained on embedded data, in a few minutes on a CPU. Ctrl-C leaves a
     checkpoint that --resume goes on from. A recipe named as a .py file is code and is run.
     """
@@ -133,6 +135,7 @@ def train(
             threads=threads,
             download=download,
             json=json,
+            report=report,
             debug=bool(context.params.get("debug")),
         )
         if settings is not None:
@@ -170,6 +173,7 @@ def run_job(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | 
 def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None, output: Output) -> None:
     from aligncli.cli.describe import shell_path, show_metrics
     from aligncli.cli.progress import duration
+    from aligncli.cli.report import report_training
     from aligncli.config.describe import describe_data, describe_model
 
     with output.waiting():  # torch takes seconds to import
@@ -205,7 +209,10 @@ def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: 
         area_bins=recipe.evaluation.area_bins,
         paper=recipe.paper,
     )
+    report = report_training(run_dir, device=device, parts=parts, output=output) if job.report else None
     output.line(f"run folder: {run_dir} ({duration(result.seconds)})")
+    if report is not None:
+        output.line(f"report: {report}")
     output.line("next:")
     needed = f" --code {shell_path(job.code)}" if job.code else ""
     output.line(f"  aligncli eval {shell_path(run_dir)} --per-class{needed}")
@@ -216,6 +223,7 @@ def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: 
             "recipe": recipe.name,
             "iterations": result.iterations,
             "seconds": round(result.seconds, 2),
+            "report": str(report) if report else None,
             **result.metrics,
         }
     )

@@ -20,11 +20,18 @@ class Reporter(Protocol):
         ...
 
     def step(self, record: Mapping[str, float]) -> None:
-        """After an optimizer step: iteration, lr, images_per_second, eta_seconds; at logged steps the losses."""
+        """After an optimizer step: iteration, lr, images_per_second, eta_seconds, memory (bytes, the most so far).
+
+        At logged steps also the losses.
+        """
         ...
 
     def evaluation(self, *, done: int, total: int) -> None:
         """`done` of `total` images have been evaluated."""
+        ...
+
+    def evaluated(self, *, iteration: int, metrics: Mapping[str, float]) -> None:
+        """An evaluation after `iteration` steps is done: its metrics, percent."""
         ...
 
     def finish(self) -> None:
@@ -45,6 +52,9 @@ class SilentReporter:
         """See Reporter."""
 
     def evaluation(self, *, done: int, total: int) -> None:
+        """See Reporter."""
+
+    def evaluated(self, *, iteration: int, metrics: Mapping[str, float]) -> None:
         """See Reporter."""
 
     def finish(self) -> None:

@@ -7,7 +7,8 @@ metrics.jsonl      one line a logged step, and one an evaluation; no times, so e
 model.safetensors  the newest weights; best.safetensors: those of the best evaluation, if there are several
 checkpoints/       the newest training states, see checkpoint.py
 results.json       detections in COCO's result format; evaluation.json: the metrics
-time.json          wall time, where a study ran the training
+time.json          wall time, where a study ran the training; progress.json: how far it is, for who watches
+report.html        what it reached, for people; pictures/: its charts
 
 Importing this module imports no torch: what lists runs is quick.
 """
@@ -69,6 +70,10 @@ class RunFolder:
     @property
     def evaluation_path(self) -> Path:
         return self.root / "evaluation.json"
+
+    @property
+    def progress_path(self) -> Path:
+        return self.root / "progress.json"
 
     @property
     def time_path(self) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aligncli.config import Recipe
+from aligncli.engine.progress_file import read_progress
 from aligncli.engine.run_folder import RunFolder, read_json, reading, training_seconds
+from aligncli.engine.watched import run_state
 from aligncli.errors import UserError
 from aligncli.plain import parse_json
 
@@ -17,7 +21,10 @@ MAX_DEPTH = 3  # studies keep runs in OUT/runs/NAME
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run. `metrics` are percent, empty before its evaluation; `seconds` are NaN where nobody noted them."""
+    """One run. `metrics` are percent, empty before its evaluation; `seconds` are NaN where nobody noted them.
+
+    `state` is one of watched.py's: "training", "finished", "stopped", ...
+    """
 
     path: Path
     recipe: Recipe
@@ -25,6 +32,7 @@ class RunSummary:
     metrics: dict[str, float]
     seconds: float
     modified: float  # seconds since 1970
+    state: str
 
     @property
     def finished(self) -> bool:
@@ -68,22 +76,24 @@ def summarize(path: Path) -> RunSummary:
         with reading(run.evaluation_path):
             values = read_json(run.evaluation_path)["metrics"]
             metrics = {name: math.nan if value is None else float(value) for name, value in values.items()}
+    progress, last = read_progress(run), _last_record(run.metrics_path)
     return RunSummary(
         path=path,
         recipe=recipe,
-        iteration=_last_iteration(run.metrics_path),
+        iteration=last.get("iteration", 0),
         metrics=metrics,
-        seconds=training_seconds(path) or math.nan,
+        seconds=training_seconds(path) or (progress.seconds if progress else math.nan),
         modified=modified(path),
+        state=run_state(run, recipe, progress, last),
     )
 
 
-def _last_iteration(path: Path) -> int:
-    """Of the last whole line of metrics.jsonl; 0 before the first."""
+def _last_record(path: Path) -> dict[str, Any]:
+    """The last whole line of metrics.jsonl; empty before the first."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in reversed(lines):
-        try:
-            return int(parse_json(line)["iteration"])
-        except (ValueError, KeyError, TypeError):  # half written
-            continue
-    return 0
+        with suppress(ValueError):  # half written
+            record = parse_json(line)
+            if isinstance(record, dict) and type(record.get("iteration")) is int:
+                return record
+    return {}

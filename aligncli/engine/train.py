@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from aligncli.engine.evaluate import evaluate_detector, write_evaluation
 from aligncli.engine.inference import LoadedRun, check_device
 from aligncli.engine.interrupt import Interrupted, StopRequest, stop_on_signal
 from aligncli.engine.loss_watch import LossWatch, NotFiniteError
+from aligncli.engine.memory import peak_memory
+from aligncli.engine.progress_file import kept_for_watchers
 from aligncli.engine.random_state import seed_everything
 from aligncli.engine.reporter import Reporter, SilentReporter, StoppableEvaluation
 from aligncli.engine.run_folder import RunFolder
@@ -91,26 +94,36 @@ def train(
     reporter.message(_describe_lr(recipe))
     for note in known_notes:
         reporter.message(note)
+    with kept_for_watchers(run, reporter) if world.is_main else nullcontext(reporter) as reporter:
+        try:
+            metrics = _run_and_evaluate(trainer, run, train_set, val_set, reporter)
+            for note in train_set.notes():
+                if note not in known_notes:
+                    reporter.message(note)
+        finally:
+            reporter.finish()
+    return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)
+
+
+def _run_and_evaluate(
+    trainer: Trainer, run: RunFolder, train_set: DetectionDataset, val_set: DetectionDataset, reporter: Reporter
+) -> dict[str, float]:
+    """All iterations and the last evaluation. Raises Interrupted, TrainingError."""
+    world, device = trainer.world, trainer.device
     try:
         with stop_on_signal() as request:
             _run(trainer, run, train_set, val_set, reporter, request)
-            metrics = _evaluate(trainer, run, val_set, reporter, request)
-        for note in train_set.notes():
-            if note not in known_notes:
-                reporter.message(note)
+            return _evaluate(trainer, run, val_set, reporter, request)
     except NotFiniteError as broken:
         with world.together():
             if world.is_main:
-                raise stop_with_bundle(run, recipe, broken.step, train_set, device=device) from broken
+                raise stop_with_bundle(run, trainer.recipe, broken.step, train_set, device=device) from broken
         raise  # never: together, all left
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"out of memory on {device}: lower schedule.batch_size, or raise schedule.accumulate to split it "
             f"({first_line(error)})"
         ) from error
-    finally:
-        reporter.finish()
-    return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)
 
 
 def _run(
@@ -166,6 +179,7 @@ def _run(
         speed = {
             "images_per_second": rate * schedule.batch_size,
             "eta_seconds": (schedule.iterations - iteration) / rate,
+            "memory": peak_memory(trainer.device),
         }
         reporter.step(record | speed)
         if saving:
@@ -196,6 +210,7 @@ def _evaluate(
             if trainer.recipe.schedule.eval_every:
                 keep_best(run, trainer.model, evaluation.metrics, iteration=trainer.iteration)
     append_metrics(run, {"iteration": trainer.iteration, "evaluation": without_nan(evaluation.metrics)}, world)
+    reporter.evaluated(iteration=trainer.iteration, metrics=evaluation.metrics)
     return evaluation.metrics
 
 

@@ -15,6 +15,7 @@ from aligncli.data.dataset import Categories
 from aligncli.engine.run_folder import RunFolder, write_json
 
 TINY = ["--set", "schedule.iterations=2", "--set", "schedule.batch_size=2", "--set", "schedule.log_every=1"]
+TINY += ["--no-report"]  # which takes seconds, as long as the rest
 TINY_SHAPES = [*TINY, "--set", "weights=none", "--set", "data.num_train=4", "--set", "data.num_val=3"]
 
 

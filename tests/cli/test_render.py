@@ -32,7 +32,8 @@ def _start(reporter: Reporter, *, first: int = 0) -> None:
 
 
 def _record(iteration: int, **losses: float) -> dict[str, float]:
-    return {"iteration": iteration, "lr": 0.1, "images_per_second": 80.0, "eta_seconds": 65.0, **losses}
+    speed = {"images_per_second": 80.0, "eta_seconds": 65.0, "memory": 1.2e9}
+    return {"iteration": iteration, "lr": 0.1, **speed, **losses}
 
 
 def test_json_mode_prints_one_value_and_drops_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,8 +91,9 @@ def test_without_a_terminal_a_line_comes_now_and_then() -> None:
     for iteration in range(1, 101):
         clock.now += 0.5
         reporter.step(_record(iteration, **({"loss": 2.5} if iteration % 10 == 0 else {})))
-    assert lines[0] == "training 1/100  80.0 images/s  ETA 1:05"
-    assert lines[1] == "training 21/100  loss 2.500  80.0 images/s  ETA 1:05"
+    known = "lr 0.1  memory 1.2 GB  80.0 images/s  ETA 1:05"
+    assert lines[0] == f"training 1/100  {known}"
+    assert lines[1] == f"training 21/100  loss 2.500  {known}"
     assert lines[-1].startswith("training 100/100")
     assert len(lines) == 6  # the first, one each ten seconds, the last
 
@@ -136,8 +138,37 @@ def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_eta() -> None:
     reporter.message("[a message]")
     reporter.finish()
     shown = screen.getvalue()
-    for text in ("training", "50/100", "loss 1.250", "80.0 images/s", "ETA 1:05", "evaluating", "3/4", "[a message]"):
+    for text in ("training", "50/100", "1.250", "80.0 images/s", "ETA 1:05", "evaluating", "3/4", "[a message]"):
         assert text in shown
+
+
+def test_a_terminal_shows_losses_with_a_curve_and_the_last_ap_below_the_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=100, color_system=None)
+    reporter: Reporter = ProgressReporter(LiveDisplay(console))
+    _start(reporter)
+    for iteration in range(1, 9):
+        reporter.step(_record(iteration, loss=9.0 - iteration, box_loss=1.0, class_loss=2.0))
+    reporter.evaluated(iteration=8, metrics={"AP": 41.23})
+    reporter.step(_record(9))
+    reporter.finish()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    last = shown[shown.rindex("training") :]
+    for text in ("9/100", "1.000  █", "▁", "box loss 1.000  class loss 2.000", "memory 1.2 GB", "AP 41.2 (after 8)"):
+        assert text in last, text
+
+
+def test_names_of_stages_are_data(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    display = LiveDisplay(console)
+    display.show("[red]run\x1b[2J", 1, 2, "\x07")
+    display.close()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]run�[2J" in shown
+    assert "\x1b[2J" not in shown
+    Output().table(("\x1b[2Jname", "two\nlines"), [("a", "b")])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "lines" in printed
 
 
 def test_a_pipe_gets_lines_even_when_colours_are_forced(

@@ -55,6 +55,7 @@ def test_a_run_leaves_weights_metrics_detections_and_everything_to_rebuild_it(fi
         "checkpoints",
         "results.json",
         "evaluation.json",
+        "progress.json",
     }
     lines = metrics(result.run_dir)
     assert [line["iteration"] for line in lines] == [*range(1, 13), 12]

@@ -87,7 +87,7 @@ def _multiply_columns(
     is_first = kernel.begin == 0
     product = Product(kernel.matrix(weight, outputs), bias[outputs] if is_first and bias is not None else None)
     start = 0
-    for chunk in _gathered_chunks(levels, kernel, PRODUCT_ROWS):
+    for chunk in _gathered_chunks(levels, kernel, _product_rows(weight)):
         end = start + len(chunk)
         if is_first:
             product.write(chunk, rows[start:end, outputs])
@@ -155,7 +155,7 @@ def _add_sampled_gradients(
     """Add the share of these kernel rows to the gradients of maps and boxes that are wanted."""
     product = Product(kernel.matrix(weight).T)
     start = 0
-    for parts in _chunks(levels, _chunk_size(levels, kernel, PRODUCT_ROWS)):
+    for parts in _chunks(levels, _chunk_size(levels, kernel, _product_rows(weight))):
         end = start + sum(part.count for part in parts)
         _scatter(product(grad_rows[start:end]), levels, parts, kernel, grad_maps, grad_boxes)
         start = end
@@ -204,6 +204,11 @@ def _groups_of_outputs(weight: Tensor, kernel: KernelRows) -> Iterator[slice]:
     share = min(-(-share // TILE) * TILE, out_channels)
     for begin in range(0, out_channels, share):
         yield slice(begin, begin + share)
+
+
+def _product_rows(weight: Tensor) -> int:
+    """`addmm` packs the weight anew for every chunk, and takes no memory of ours for that: twice the rows."""
+    return PRODUCT_ROWS if onednn_serves(weight) else 2 * PRODUCT_ROWS
 
 
 def _chunk_size(levels: Sequence[Level], kernel: KernelRows, num_rows: int) -> int:

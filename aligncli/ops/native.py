@@ -21,6 +21,7 @@ from aligncli.ops.taps import sum_dtype
 PRODUCT_ROWS = 384
 WEIGHT_GRADIENT_ROWS = 512
 CHUNK_BYTES = 10 << 20
+ADDMM_CHUNK_BYTES = 7 << 20
 TILE = 64
 # Of the part of the weight that is worked on. Large kernels are taken some kernel rows at a time and, forward, some
 # outputs of a row: while that part is packed it is held twice.
@@ -87,7 +88,7 @@ def _multiply_columns(
     is_first = kernel.begin == 0
     product = Product(kernel.matrix(weight, outputs), bias[outputs] if is_first and bias is not None else None)
     start = 0
-    for chunk in _gathered_chunks(levels, kernel, _product_rows(weight)):
+    for chunk in _gathered_chunks(levels, kernel, _product_rows(weight, kernel)):
         end = start + len(chunk)
         if is_first:
             product.write(chunk, rows[start:end, outputs])
@@ -155,7 +156,7 @@ def _add_sampled_gradients(
     """Add the share of these kernel rows to the gradients of maps and boxes that are wanted."""
     product = Product(kernel.matrix(weight).T)
     start = 0
-    for parts in _chunks(levels, _chunk_size(levels, kernel, _product_rows(weight))):
+    for parts in _chunks(levels, _chunk_size(levels, kernel, _product_rows(weight, kernel))):
         end = start + sum(part.count for part in parts)
         _scatter(product(grad_rows[start:end]), levels, parts, kernel, grad_maps, grad_boxes)
         start = end
@@ -206,9 +207,12 @@ def _groups_of_outputs(weight: Tensor, kernel: KernelRows) -> Iterator[slice]:
         yield slice(begin, begin + share)
 
 
-def _product_rows(weight: Tensor) -> int:
-    """`addmm` packs the weight anew for every chunk, and takes no memory of ours for that: twice the rows."""
-    return PRODUCT_ROWS if onednn_serves(weight) else 2 * PRODUCT_ROWS
+def _product_rows(weight: Tensor, kernel: KernelRows) -> int:
+    """`addmm` packs the weight anew for every chunk, and it is not held in between: up to twice the rows."""
+    if onednn_serves(weight):
+        return PRODUCT_ROWS
+    fitting = ADDMM_CHUNK_BYTES // (kernel.num_taps() * weight.shape[1] * torch.float32.itemsize)
+    return max(PRODUCT_ROWS, min(2 * PRODUCT_ROWS, fitting - fitting % TILE))
 
 
 def _chunk_size(levels: Sequence[Level], kernel: KernelRows, num_rows: int) -> int:

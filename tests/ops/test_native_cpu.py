@@ -164,6 +164,15 @@ def test_a_large_weight_is_packed_a_part_at_a_time(monkeypatch):
     assert max(part.numel() * part.itemsize for part in parts) <= native.FORWARD_MATRIX_BYTES
 
 
+@pytest.mark.parametrize(("kernel_size", "packed", "num_rows"), [(3, True, 384), (3, False, 768), (5, False, 448)])
+def test_the_columns_of_a_product_leave_room_within_8_megabytes(kernel_size, packed, num_rows, monkeypatch):
+    monkeypatch.setattr(native, "onednn_serves", lambda _: packed)
+    weight = torch.empty(256, 256, kernel_size, kernel_size)
+    kernel = next(iter(native._groups_of_kernel_rows(weight, native.FORWARD_MATRIX_BYTES)))
+    assert native._product_rows(weight, kernel) == num_rows
+    assert num_rows * kernel.num_taps() * 256 * 4 <= 7.5e6
+
+
 def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs():
     height, width, channels = 64, 128, 32  # all columns of the 7 x 7 kernel would take 51 MB
     features = torch.randn(1, channels, height, width)

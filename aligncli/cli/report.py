@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.completion import complete_run
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
     from aligncli.cli.render import Output
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are compared.")]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", autocompletion=complete_run, help="Run folders; several are compared.")
+]
 ReportFile = Annotated[
     Path | None,
     typer.Option(

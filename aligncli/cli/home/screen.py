@@ -95,6 +95,7 @@ def _about_run(run: Path) -> Command | None:
         _command("Evaluate it, with AP for each class", ["eval", name, "--per-class"]),
         Item("Detect objects on an image ...", partial(_predict, name), "", command_line(["predict", name, "IMAGE"])),
         _command("See what costs it AP", ["errors", name]),
+        _command("Write its report, one HTML file", ["report", name]),
         _command("Measure how well features and boxes agree", ["analyze-alignment", name]),
         Item(
             "Compare it with another run ...", partial(_compare, name), "", command_line(["runs", "compare", name, "B"])

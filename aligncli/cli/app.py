@@ -24,6 +24,7 @@ from aligncli.cli import (
     doctor,
     download,
     evaluate,
+    export,
     extract,
     import_weights,
     options,
@@ -139,6 +140,7 @@ _register(app, "pilot", study.pilot)
 _register(app, "ablate", study.ablate)
 _register(app, "import", import_weights.import_weights)
 _register(app, "extract", extract.extract)
+_register(app, "export", export.export)
 _register(app, "doctor", doctor.doctor)
 _register(recipes_app, "list", recipes.list_recipes)
 _register(recipes_app, "show", recipes.show_recipe)

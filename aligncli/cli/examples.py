@@ -35,6 +35,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "aligncli ablate kernel --scale coco --data coco --launcher slurm --slurm partition=gpu",
     ),
     "import": ("aligncli import retinanet_resnet50_fpn_coco.pth --out runs/imported",),
+    "export": (
+        "aligncli export runs/mine --verify",
+        "aligncli export runs/mine --format torch --size 480x640 --batch 4",
+        "aligncli export runs/mine --roi-conv grid_sample --out detector.onnx",
+    ),
     "extract": ("aligncli extract runs/mine --out features.safetensors",),
     "doctor": ("aligncli doctor", "aligncli doctor --build", "aligncli doctor --json"),
     "recipes list": ("aligncli recipes list",),

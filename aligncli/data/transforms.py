@@ -15,13 +15,13 @@ from aligncli.data.dataset import Sample, Target
 from aligncli.data.random_stream import RandomStream
 
 
-def resized_size(height: int, width: int, *, short_side: int, long_side: int) -> tuple[int, int]:
+def resized_size(height: int, width: int, *, short_side: float, long_side: float) -> tuple[int, int]:
     """(height, width) with the short side at `short_side`, or the long one at `long_side` if that is less."""
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize_image(image: Tensor, *, short_side: int, long_side: int) -> tuple[Tensor, tuple[float, float]]:
+def resize_image(image: Tensor, *, short_side: float, long_side: float) -> tuple[Tensor, tuple[float, float]]:
     """Bilinear, antialiased. uint8 (3, H, W) -> uint8 (3, h, w) and the exact ratios (w / W, h / H)."""
     _, height, width = image.shape
     size = resized_size(height, width, short_side=short_side, long_side=long_side)
@@ -30,7 +30,7 @@ def resize_image(image: Tensor, *, short_side: int, long_side: int) -> tuple[Ten
     return image, (size[1] / width, size[0] / height)
 
 
-def prepare(image: Tensor, target: Target, *, short_side: int, long_side: int, flip: bool) -> Sample:
+def prepare(image: Tensor, target: Target, *, short_side: float, long_side: float, flip: bool) -> Sample:
     """Flip, then resize. image uint8 (3, H, W) -> uint8 (3, h, w).
 
     The target is a new one; its `scale` tells network input pixels per original pixel.

@@ -18,6 +18,7 @@ COMMANDS = [
     ["analyze-alignment"],
     ["import"],
     ["extract"],
+    ["export"],
     ["doctor"],
     ["recipes", "list"],
     ["recipes", "show"],

@@ -38,6 +38,7 @@ def test_people_get_tables_that_fit_a_terminal(run: Run, monkeypatch: pytest.Mon
 def test_json_is_alone_on_stdout_with_every_sample(run: Run) -> None:
     ended = run(*SMALL, "--json", "--forward-only", "--peers", "none", "--kernel", "5", "--boxes", "implicit")
     assert ended.code == 0, ended.stderr
+    assert "counting 1/1" in ended.stderr
     document = ended.json
     assert document["subject"]["kernel_size"] == 5
     assert document["subject"]["boxes"] == "implicit"
@@ -296,8 +297,24 @@ def test_growth_is_one_table_and_one_picture(run: Run, tmp_path: Path, monkeypat
     [
         (["--vary", "colour"], "--vary 'colour' is unknown: choose from size, batch, objects, classes"),
         (["--vary", "batch=0,1"], "--vary batch=0,1: expected two whole numbers or more from 1 on"),
-        (["--plot", "growth.png"], "--plot draws how a step grows: add --vary"),
+        (["--plot", "growth.svg"], "--plot growth.svg must end in .png"),
     ],
 )
 def test_wrong_growth_is_one_line(run: Run, arguments: list[str], message: str) -> None:
     assert message in run("bench", "train", *arguments).error_line()
+
+
+def test_every_benchmark_draws_itself(run: Run, tmp_path: Path) -> None:
+    commands = {
+        "op": [*SMALL, "--forward-only", "--peers", "conv2d"],
+        "train": [*STEPS[:3], *STEPS[4:]],
+        "data": FILES,
+        "eval": SCORES,
+    }
+    for name, words in commands.items():
+        picture = tmp_path / f"{name}.png"
+        ended = run(*words, "--plot", picture)
+        assert ended.code == 0, ended.stderr
+        assert f"picture: {picture}" in ended.stdout
+        assert Image.open(picture).width == 960
+        assert "--plot bars.svg must end in .png" in run(*words, "--plot", "bars.svg").error_line()

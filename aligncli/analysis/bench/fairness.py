@@ -16,6 +16,7 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192}  # 17 GFLOP, and 1.1 TFLOP
 PRODUCT_TRIALS = 3  # of each way to the product: one slower than the fastest by the margin takes no part
 PRODUCT_MARGIN = 1.3
+COPIED = 256 << 20  # bytes
 SHORTEST_SAMPLE = {"cpu": 0.0, "cuda": 0.01}  # seconds
 
 
@@ -45,6 +46,14 @@ def fastest_product(side: int, samples: Mapping[str, list[Sample]]) -> Result:
     """The machine's limit, from the samples of each way to the square product."""
     timed = [Result(name, "product", product_flops(side), taken) for name, taken in samples.items()]
     return min(timed, key=lambda product: product.seconds.median)
+
+
+def copy_bandwidth(device: str, timer: Timer) -> float:
+    """Bytes a second that a device reads and writes together, copying more than its caches hold; the best of a few."""
+    source = torch.ones(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    copy = partial(target.copy_, source)
+    return 2 * COPIED / min(timer.sample(copy).wall for _ in range(1 + PRODUCT_TRIALS))
 
 
 @contextmanager

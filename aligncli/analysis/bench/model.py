@@ -25,13 +25,21 @@ from aligncli.analysis.bench.detectors import (
     watched_call,
 )
 from aligncli.analysis.bench.failures import WrongAnswerError, prepare_each
-from aligncli.analysis.bench.fairness import Progress, fair_convolutions, fast_products, fastest_product, make_timer
+from aligncli.analysis.bench.fairness import (
+    Progress,
+    copy_bandwidth,
+    fair_convolutions,
+    fast_products,
+    fastest_product,
+    make_timer,
+)
 from aligncli.analysis.bench.fairness import product_side as default_product_side
 from aligncli.analysis.bench.machine import describe_machine
 from aligncli.analysis.bench.memory import MemoryMeter, MemoryUse
 from aligncli.analysis.bench.model_report import ModelReport, ModelResult
 from aligncli.analysis.bench.table6 import RETINANET, paper_speeds
 from aligncli.analysis.bench.timing import interleave
+from aligncli.analysis.bench.work import watch_work
 from aligncli.analysis.complexity import count_parameters
 
 MORE_WARM_UP_CALLS = {"cpu": 0, "cuda": 2}  # after the first one
@@ -50,6 +58,7 @@ class Prepared:
 
     inference: Inference
     flops: int
+    traffic: int
     num_detections: float
 
 
@@ -75,6 +84,7 @@ def bench_models(
         by_name = {contender.name: contender for contender in contenders}
         prepared, failures = prepare_each(by_name, lambda name: _prepare(by_name[name], case), progress)
         machine = describe_machine(case.device)
+        bandwidth = copy_bandwidth(case.device, timer)
         products = fast_products(side, getattr(torch, case.dtype), case.device, timer)
         calls = {name: detector.inference for name, detector in prepared.items()}
         report = partial(progress, "timing")
@@ -96,6 +106,7 @@ def bench_models(
             detector.flops,
             samples[name],
             memory.get(name),
+            traffic=detector.traffic,
             splits=splits.get(name, ()),
             num_parameters=count_parameters(detector.inference.model).total,
             num_detections=detector.num_detections,
@@ -111,6 +122,7 @@ def bench_models(
         results=[result(contender) for contender in contenders],
         peer=choose_peer(contenders, failures),
         paper=paper_speeds(),
+        bandwidth=bandwidth,
     )
 
 
@@ -124,13 +136,13 @@ def choose_peer(contenders: Sequence[Contender], failures: Mapping[str, object])
 def _prepare(contender: Contender, case: ModelCase) -> Prepared:
     """Build a detector, and call it until it is warm. Raises WrongAnswerError where it overflows."""
     inference = build_inference(contender, case)
-    detections, layer = watched_call(inference)
+    work, (detections, layer) = watch_work(partial(watched_call, inference))
     if layer:
         raise WrongAnswerError(f"the outputs of its layer {layer} are not finite")
     for _ in range(MORE_WARM_UP_CALLS[torch.device(case.device).type]):
         inference()
     flops = count_inference_flops(inference)
-    return Prepared(inference, flops, sum(len(found["boxes"]) for found in detections) / case.batch)
+    return Prepared(inference, flops, work.traffic, sum(len(found["boxes"]) for found in detections) / case.batch)
 
 
 def _split(

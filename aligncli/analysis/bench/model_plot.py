@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from aligncli.analysis.bench.anatomy import PARTS
 from aligncli.analysis.bench.model_report import ModelReport, ModelResult
+from aligncli.analysis.bench.roofline import draw_roofline, name_colours, roofline_points
 from aligncli.analysis.pictures import PALETTE
 
-BAR_HEIGHT, MARGINS = 0.42, 1.5  # inches
+BAR_HEIGHT, MARGINS, ROOFLINE = 0.42, 1.5, 3.2  # inches
 ROOM_FOR_LABELS = 1.34  # of the longest bar
 WHOLE = "not split"
 SHADES = dict(zip((*PARTS, WHOLE), ((190, 190, 190), *(PALETTE[index] for index in (6, 1, 4, 0)), (225, 225, 225))))
@@ -22,8 +23,10 @@ COLOURS = {part: tuple(value / 255 for value in shade) for part, shade in SHADES
 def plot_models(report: ModelReport) -> bytes:
     """A PNG. Bars are as long as the median time without hooks; parts have their shares of the calls with hooks."""
     results = list(report.results)
-    figure = Figure(figsize=(9, MARGINS + BAR_HEIGHT * len(results)), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    has_roofline = report.bandwidth is not None and bool(roofline_points(report))
+    heights = [MARGINS + BAR_HEIGHT * len(results)] + [ROOFLINE] * has_roofline
+    figure = Figure(figsize=(9, sum(heights)), dpi=120, layout="constrained")
+    axes, *below = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     longest = max((milliseconds(result) for result in results), default=0.0) or 1.0
     for row, result in enumerate(results):
         _draw_bar(axes, row, result)
@@ -35,6 +38,11 @@ def plot_models(report: ModelReport) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
+    for panel in below:
+        colours = name_colours(result.name for result in results)
+        draw_roofline(panel, report, colours)
+        for result, x, y in roofline_points(report):
+            panel.annotate(result.name, (x, y), (6, -3), textcoords="offset points", fontsize=7)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()

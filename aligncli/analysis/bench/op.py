@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from aligncli.analysis.bench.agreement import Referee
 from aligncli.analysis.bench.contenders import OURS, Call, Contender, build_call, make_contender, prepare
 from aligncli.analysis.bench.fairness import (
     Progress,
+    copy_bandwidth,
     fair_convolutions,
     fast_products,
     fastest_product,
@@ -25,6 +26,7 @@ from aligncli.analysis.bench.machine import describe_machine
 from aligncli.analysis.bench.memory import MemoryMeter, MemoryUse
 from aligncli.analysis.bench.report import Report, Result
 from aligncli.analysis.bench.timing import interleave
+from aligncli.analysis.bench.work import Work, watch_work
 from aligncli.errors import UserError
 from aligncli.ops import choose_backend
 
@@ -56,9 +58,11 @@ def bench_operator(
             for direction in directions
             for name, contender in contenders.items()
         }
+        work = _watch(calls, progress)
         timer = make_timer(case.device)
         products = fast_products(side, getattr(torch, case.dtype), case.device, timer)
         machine = describe_machine(case.device)
+        bandwidth = copy_bandwidth(case.device, timer)
         timed: dict[Key | str, Callable[[], object]] = {**products, **calls}
         report = partial(progress, "timing")
         samples = interleave(timed, runs=runs, seconds=seconds, timer=timer, report=report)
@@ -73,10 +77,11 @@ def bench_operator(
         results=[
             _refused(key, case, refusals[key[0]])
             if key[0] in refusals
-            else Result(*key, case.flops(key[1]), samples[key], memory[key])
+            else Result(*key, work[key].flops, samples[key], memory[key], traffic=work[key].traffic)
             for key in keys
         ],
         peer="conv2d",
+        bandwidth=bandwidth,
     )
 
 
@@ -110,6 +115,14 @@ def _check(
                 contenders[name] = contender
         progress("checking", done, len(names))
     return contenders, refusals
+
+
+def _watch(calls: Mapping[Key, Call], progress: Progress) -> dict[Key, Work]:
+    work: dict[Key, Work] = {}
+    for done, (key, call) in enumerate(calls.items(), start=1):
+        work[key] = watch_work(call)[0]
+        progress("counting", done, len(calls))
+    return work
 
 
 def _why_not_here(name: str, case: OperatorCase) -> str | None:

@@ -40,7 +40,7 @@ class RateReport(Report):
         fields = super()._as_json(result)
         if not isinstance(result, RateResult):
             return fields
-        for name in ("flops", "flops_per_second", "share_of_product"):
+        for name in ("flops", "traffic", "intensity", "flops_per_second", "share_of_product"):
             fields.pop(name, None)
         if result.samples:
             fields |= {"images_per_second": result.images_per_second, "speed_up": self.speed_up(result)}

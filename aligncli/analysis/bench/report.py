@@ -17,7 +17,8 @@ from aligncli.analysis.bench.timing import Sample, Spread
 class Result:
     """One contender in one part of the benchmark, such as `forward`.
 
-    flops: of a call. memory: None if unknown. note: why there are no samples; is_wrong: as it computes something else.
+    flops, traffic: of a call; the latter in bytes, see work.py, 0 if unknown. memory: None if unknown.
+    note: why there are no samples; is_wrong: as it computes something else.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Result:
     memory: MemoryUse | None = None
     note: str = ""
     is_wrong: bool = False
+    traffic: int = 0
 
     @property
     def seconds(self) -> Spread:
@@ -43,6 +45,11 @@ class Result:
         """At the median time."""
         return self.flops / self.seconds.median
 
+    @property
+    def intensity(self) -> float | None:
+        """FLOPs a byte of traffic; None if one of them is unknown."""
+        return self.flops / self.traffic if self.flops and self.traffic else None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -56,6 +63,7 @@ class Report:
     product: Result
     results: Sequence[Result]
     peer: str
+    bandwidth: float | None = field(default=None, kw_only=True)  # bytes a second of a large copy, read and written
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def parts(self) -> dict[str, list[Result]]:
@@ -89,6 +97,7 @@ class Report:
             "subject": self.subject,
             "product": self._as_json(self.product),
             "share_of_processor": self.share_of_processor(),
+            "bandwidth": self.bandwidth,
             "peer": self.peer,
             "results": [self._as_json(result) for result in self.results],
         }
@@ -103,6 +112,7 @@ class Report:
             "cpu_seconds": dataclasses.asdict(result.cpu_seconds),
             "flops_per_second": result.flops_per_second,
             "share_of_product": self.share_of_product(result),
+            "intensity": result.intensity,
             "ratio_to_peer": self.ratio_to_peer(result),
             "samples": samples,
         }

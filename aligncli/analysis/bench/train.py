@@ -12,17 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from aligncli.analysis.bench.detectors import Contender
 from aligncli.analysis.bench.failures import WrongAnswerError, prepare_each
-from aligncli.analysis.bench.fairness import Progress, fair_convolutions, fast_products, fastest_product, make_timer
+from aligncli.analysis.bench.fairness import (
+    Progress,
+    copy_bandwidth,
+    fair_convolutions,
+    fast_products,
+    fastest_product,
+    make_timer,
+)
 from aligncli.analysis.bench.fairness import product_side as default_product_side
 from aligncli.analysis.bench.machine import describe_machine
 from aligncli.analysis.bench.memory import MemoryMeter, MemoryUse
 from aligncli.analysis.bench.steps import Step, TrainCase, build_call, build_step
 from aligncli.analysis.bench.timing import interleave
 from aligncli.analysis.bench.train_report import TrainReport, TrainResult
+from aligncli.analysis.bench.work import Work, watch_work
 from aligncli.analysis.complexity import count_parameters
 
 PEER = "torchvision:retinanet_resnet50_fpn"
@@ -35,7 +42,7 @@ class Prepared:
     """A training that took a step, now warm."""
 
     step: Step
-    flops: int
+    work: Work
 
 
 def bench_training(
@@ -59,6 +66,7 @@ def bench_training(
     with fair_convolutions():
         prepared, failures = prepare_each(by_name, lambda name: _prepare(by_name[name], case), progress)
         machine = describe_machine(case.device)
+        bandwidth = copy_bandwidth(case.device, timer)
         products = fast_products(side, getattr(torch, case.dtype), case.device, timer)
         steps = {name: training.step for name, training in prepared.items()}
         report = partial(progress, "timing")
@@ -73,9 +81,10 @@ def bench_training(
         return TrainResult(
             name,
             "step",
-            prepared[name].flops,
+            prepared[name].work.flops,
             samples[name],
             memory.get(name),
+            traffic=prepared[name].work.traffic,
             num_images=case.batch,
             num_parameters=parameters.total,
             num_trained=parameters.trainable,
@@ -89,20 +98,20 @@ def bench_training(
         product=fastest_product(side, {name: samples[name] for name in products}),
         results=[result(name) for name in by_name],
         peer=PEER if PEER in prepared else next(iter(prepared), next(iter(by_name))),
+        bandwidth=bandwidth,
     )
 
 
 def _prepare(contender: Contender, case: TrainCase) -> Prepared:
     """Build a training, and step until it is warm. Raises WrongAnswerError where a loss is no number."""
     step = build_step(contender, case)
-    with FlopCounterMode(display=False) as counter:
-        losses = step()
+    work, losses = watch_work(step)
     broken = [name for name, loss in losses.items() if not loss.isfinite()]
     if broken:
         raise WrongAnswerError(f"{broken[0]} is not finite")
     for _ in range(MORE_WARM_UP_STEPS[torch.device(case.device).type]):
         step()
-    return Prepared(step, counter.get_total_flops())
+    return Prepared(step, work)
 
 
 def _measure_memory(

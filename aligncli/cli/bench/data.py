@@ -47,6 +47,7 @@ def data(
     threads: options.Threads = 1,
     runs: shared.Runs = 11,
     seconds: shared.Seconds = 60.0,
+    plot: shared.Bars = None,
     json: options.Json = False,
 ) -> None:
     """Time the loader against a plain loop of PIL and torchvision.
@@ -59,6 +60,7 @@ def data(
 
     output = Output(json=json)
     photo_size = shared.parse_size(photo, option="--photo")
+    shared.check_picture(plot)
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.bench.data import bench_loaders
         from aligncli.analysis.bench.loaders import LoaderCase
@@ -75,6 +77,7 @@ def data(
                 progress=lambda stage, done, total: reporter.stage(stage, done=done, total=total),
             )
     _print(report, output, made=folder is None)
+    shared.draw(report, output, plot)
     output.data(report.to_json())
     if not all(result.samples for result in report.results):
         raise typer.Exit(1)

@@ -27,6 +27,7 @@ def evaluators(
     objects: Objects = 7,
     runs: shared.Runs = 3,
     seconds: shared.Seconds = 300.0,
+    plot: shared.Bars = None,
     json: options.Json = False,
 ) -> None:
     """Time the COCO evaluators, and see that their numbers are equal.
@@ -37,6 +38,7 @@ def evaluators(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
+    shared.check_picture(plot)
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.bench.made_results import ScoringCase
         from aligncli.analysis.bench.scoring import bench_evaluators
@@ -49,6 +51,7 @@ def evaluators(
             progress=lambda stage, done, total: reporter.stage(stage, done=done, total=total),
         )
     _print(report, output)
+    shared.draw(report, output, plot)
     output.data(report.to_json())
     if not all(result.samples for result in report.results):
         raise typer.Exit(1)

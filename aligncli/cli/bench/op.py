@@ -72,6 +72,7 @@ def op(
     threads: options.Threads = None,
     runs: shared.Runs = 11,
     seconds: shared.Seconds = 25.0,
+    plot: shared.Plot = None,
     json: options.Json = False,
 ) -> None:
     """Time RoIConv against what it replaces.
@@ -85,6 +86,7 @@ def op(
 
     output = Output(json=json)
     image_size = shared.parse_size(size)
+    shared.check_picture(plot)
     if kernel % 2 == 0:
         raise UserError(f"--kernel {kernel} must be odd: an even convolution is not centred on its cell")
     with output.waiting():  # torch takes seconds to import
@@ -122,6 +124,7 @@ def op(
             f"out of memory on {device}: lower --batch, or leave out --peers deform_conv2d,roi_align"
         ) from None
     _print(report, output)
+    shared.draw(report, output, plot, title=title)
     output.data(report.to_json())
     if any(result.is_wrong for result in report.results):
         raise typer.Exit(1)

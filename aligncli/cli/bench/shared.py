@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +34,8 @@ Autocast = Annotated[AutocastType, typer.Option("--dtype", help="Of convolutions
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Lay out torchvision's detectors in memory as ours.")
 ]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw bars, and a roofline.")]
+Bars = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw bars.")]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, max=1024, help="Images.")]
 Runs = Annotated[int, typer.Option("--runs", metavar="N", min=1, max=10_000, help="Samples of each, at most.")]
 Seconds = Annotated[
@@ -138,6 +140,16 @@ def _rate_row(report: RateReport, result: RateResult) -> tuple[str, ...]:
         f"{result.images_per_second:,.3g}" if result.images_per_second < 100 else f"{result.images_per_second:,.0f}",
         ratio(report.speed_up(result)),
     )
+
+
+def draw(report: Report, output: Output, path: Path | None, *, title: Callable[[str], str] = str) -> None:
+    """The picture of a benchmark that has none of its own, where it is asked for."""
+    if path is None:
+        return
+    from aligncli.analysis.bench.bars_plot import plot_bars
+
+    path.write_bytes(plot_bars(report, title=title))
+    output.line(f"picture: {path}")
 
 
 def show_if_busy(output: Output, report: Report) -> None:

@@ -36,7 +36,9 @@ Vary = Annotated[
         help="How a step grows with size, batch, objects or classes; repeatable, all else stays as it is.",
     ),
 ]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the growth; needs --vary.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw bars and a roofline; with --vary, the growth.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="A look: 128x128, two samples of each, no memory.")]
 
 
@@ -70,8 +72,6 @@ def train(
     output = Output(json=json)
     image_size = shared.parse_size(size or (QUICK_SIZE if quick else FULL_SIZE))
     shared.check_picture(plot)
-    if plot is not None and not vary:
-        raise UserError("--plot draws how a step grows: add --vary size, batch, objects or classes")
     with output.waiting():  # torch takes seconds to import
         import torch
 
@@ -116,6 +116,7 @@ def train(
         growth.show(grown, reports, output, plot)
     else:
         _print(reports[0], output)
+        shared.draw(reports[0], output, plot)
         output.data(reports[0].to_json())
     if not all(result.samples for report in reports for result in report.results):
         raise typer.Exit(1)

@@ -49,10 +49,11 @@ def _draw_bars(
     longest = max(lengths, default=0.0) or 1.0
     for row, (result, length) in enumerate(zip(results, lengths, strict=True)):
         axes.barh(row, length, color=colours[result.name], height=0.66)
+        end = length
         if result.samples:
-            spread = result.seconds
-            axes.plot([spread.low * 1e3, spread.high * 1e3], [row, row], color="black", linewidth=1)
-        axes.text(length + longest * 0.015, row, bar_label(report, result), va="center", fontsize=9)
+            start, end = result.seconds.low * 1e3, result.seconds.high * 1e3
+            axes.plot([start, end], [row, row], color="black", linewidth=1)
+        axes.text(end + longest * 0.015, row, bar_label(report, result), va="center", fontsize=9)
     axes.set_yticks(range(len(results)), [title(result.name) for result in results], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, longest * ROOM_FOR_LABELS)

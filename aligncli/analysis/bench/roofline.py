@@ -45,7 +45,7 @@ def draw_roofline(axes: Axes, report: Report, colours: dict[str, tuple[float, ..
     right = max(ridge, *(x for _, x, _ in points)) * DECADES
     axes.plot([left, ridge, right], [left * slope, roof, roof], color=INK, linewidth=1.4)
     axes.text(right, roof * 1.06, f"GEMM {roof:,.0f} GFLOP/s", ha="right", va="bottom", fontsize=8, color=INK)
-    axes.text(left * 1.2, left * slope * 1.5, f"copy {slope:,.1f} GB/s", fontsize=8, color=MUTED)
+    axes.text(left * 3, left * slope * 1.2, f"copy {slope:,.1f} GB/s", fontsize=8, color=MUTED)
     for result, x, y in points:
         marker = MARKERS.get(result.part, "o")
         axes.plot(x, y, marker, color=colours[result.name], markersize=7, markeredgecolor="white")

@@ -69,7 +69,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench op": ("aligncli bench op", "aligncli bench op --kernel 7 --out-channels 1024 --forward-only --peers conv2d"),
     "bench data": ("aligncli bench data", "aligncli bench data --data my_data --workers 2"),
     "bench eval": ("aligncli bench eval",),
-    "bench train": ("aligncli bench train --quick", "aligncli bench train aligndet_r50 retinanet_r50 --batch 4"),
+    "bench train": (
+        "aligncli bench train --quick",
+        "aligncli bench train aligndet_r50 retinanet_r50 --batch 4",
+        "aligncli bench train --vary size --vary objects=1,100,1000 --plot growth.png",
+    ),
     "bench model": ("aligncli bench model", "aligncli bench model aligndet_r50 retinanet_r50 --height 480 --width 640"),
 }
 

@@ -22,7 +22,7 @@ def plot_bars(report: Report, *, title: Callable[[str], str] = str, conditions: 
     has_roofline = report.bandwidth is not None and bool(roofline_points(report))
     heights = [MARGINS / 2 + BAR * len(results) for results in parts.values()] + [ROOFLINE] * has_roofline
     figure = Figure(figsize=(8, sum(heights) + MARGINS / 2), dpi=120, layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    panels: list[Axes] = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     colours = name_colours(result.name for result in report.results)
     for axes, (part, results) in zip(panels, parts.items(), strict=False):
         _draw_bars(axes, report, part, results, colours, title)

@@ -27,7 +27,7 @@ def build_detector(
     Args:
         recipe: a packaged one by name (`aligncli recipes list`), or a .py (which is run) or .json file.
         num_classes: K, without a class for the background.
-        changes: keys of the recipe and their values, as `--set` takes them: {"model.dpm.num_convs": 2}.
+        changes: keys of the recipe and their values, as `--set` takes them: {"model.dpm.tower.num_convs": 2}.
         pretrained: start from the recipe's `weights` (the packaged ones, ImageNet's, or a file) instead of random
             ones. download: allow ImageNet's to be fetched from torchvision's server.
 

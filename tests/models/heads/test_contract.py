@@ -69,7 +69,9 @@ def test_fresh_refined_anchors_lie_on_their_own_cells(kind):
         y = (torch.arange(height) + 0.5) * stride
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
         inside = (boxes[..., :2] <= centers) & (centers <= boxes[..., 2:])
-        assert inside.float().mean() > 0.98  # random weights move a few boxes by half their size
+        # Random weights, which are others on other processors, move a few boxes by half their size. Cells in a wrong
+        # order would leave less than .6 of the finest level's inside.
+        assert inside.float().mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", kinds(Head))

@@ -12,8 +12,8 @@ import typer
 from aligncli.cli.launch import TrainJob, check_processes, has_checkpoint
 from aligncli.cli.render import Output
 from aligncli.engine.interrupt import Interrupted
-from aligncli.engine.slurm_requeue import asks_for_requeue, requeue
-from aligncli.engine.slurm_settings import SlurmSettings, parse_settings
+from aligncli.engine.slurm.requeue import asks_for_requeue, requeue
+from aligncli.engine.slurm.settings import SlurmSettings, parse_settings
 from aligncli.environment import launched_place, slurm_job
 from aligncli.errors import CheckpointError
 
@@ -32,7 +32,7 @@ def submit(job: TrainJob, processes: Processes | None, settings: SlurmSettings, 
 
     output = Output(json=job.json)
     with output.waiting():
-        from aligncli.engine.slurm_train import submit_training
+        from aligncli.engine.slurm.train import submit_training
     if processes is not None:
         check_processes(job, processes)
     if resume and not has_checkpoint(job.run_dir):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aligncli.cli.render import Output
     from aligncli.config import Study
     from aligncli.engine.jobs import Launcher
-    from aligncli.engine.slurm_settings import SlurmSettings
+    from aligncli.engine.slurm.settings import SlurmSettings
     from aligncli.engine.study_plan import Plan
     from aligncli.engine.study_results import StudyResult
 
@@ -62,7 +62,7 @@ def all_names(scale: str) -> tuple[str, ...]:
 def run_study(asked: Asked, *, json: bool) -> None:
     from aligncli.catalog import load_study
     from aligncli.cli.render import Output
-    from aligncli.engine.slurm_settings import parse_settings
+    from aligncli.engine.slurm.settings import parse_settings
     from aligncli.overrides import parse_assignments
 
     _check(asked)
@@ -98,7 +98,7 @@ def _check(asked: Asked) -> None:
 
 def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
     from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
-    from aligncli.engine.slurm import SlurmLauncher
+    from aligncli.engine.slurm.launcher import SlurmLauncher
 
     if asked.launcher is options.LauncherKind.slurm:
         return SlurmLauncher(asked.out / "slurm", settings, asked.jobs, asked.device, asked.download)

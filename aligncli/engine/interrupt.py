@@ -1,7 +1,7 @@
 """Signals: the first SIGINT or SIGTERM lets the running step end, the second ends now.
 
 Inside a Slurm job SIGUSR2 does as well: what `#SBATCH --signal=USR2@180` sends before a time limit and, where the
-cluster is set up so, before a preemption (slurm_requeue.py).
+cluster is set up so, before a preemption (slurm/requeue.py).
 
 One request can arrive twice: Slurm signals a job's processes and their parent passes it on. So the same signal
 within a second of the first is taken for the same one.

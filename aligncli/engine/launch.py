@@ -21,7 +21,7 @@ from aligncli.engine.jobs import (
     log_path,
     training_command,
 )
-from aligncli.engine.slurm_queue import record_path
+from aligncli.engine.slurm.queue import record_path
 from aligncli.engine.study_plan import Job
 from aligncli.errors import UserError
 

@@ -13,10 +13,10 @@ from aligncli.cli import launch
 from aligncli.cli.slurm_jobs import training_command
 from aligncli.engine.elastic import Processes
 from aligncli.engine.run_folder import RunFolder
-from aligncli.engine.slurm_settings import parse_settings
+from aligncli.engine.slurm.settings import parse_settings
 from tests.cli.command_line import Run
 from tests.cli.launched import PATIENCE, iterations, train_arguments
-from tests.engine.slurm_cluster import Cluster
+from tests.engine.slurm.cluster import Cluster
 
 TO_SLURM = ["--launcher", "slurm", "--slurm", "gpus_per_node=0", "--slurm", "partition=batch"]
 

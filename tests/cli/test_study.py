@@ -112,7 +112,7 @@ def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) 
         "RoIConv beats",
         "one seed",
         "Δ AP",
-        "against (a) Conv",
+        "against “(a) Conv”",
     ):
         assert expected in ended.stdout
     assert "(d) RoI Conv" in (tmp_path / "alignment-small.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 from aligncli.engine import launch
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
 from aligncli.engine.run_folder import RunFolder, training_seconds
-from aligncli.engine.slurm_queue import record_path
+from aligncli.engine.slurm.queue import record_path
 from aligncli.engine.study_plan import Job
 from aligncli.errors import TrainingError, UserError
 from tests.engine.conftest import SECONDS

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from aligncli.engine.slurm_node import Outcome, run_command
+from aligncli.engine.slurm.node import Outcome, run_command
 
-CALL = "import sys; from aligncli.engine.slurm_node import run_command; from pathlib import Path; print({})"
+CALL = "import sys; from aligncli.engine.slurm.node import run_command; from pathlib import Path; print({})"
 TRAINING = "trap 'echo told; told=1' TERM; echo begun; while [ ! -f $0 ]; do sleep 0.02; done; exit ${told:-9}"
 
 

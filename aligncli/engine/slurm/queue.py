@@ -1,7 +1,7 @@
 """One training's job on a Slurm cluster: its number, kept beside the run, and how it ended.
 
 A job that submitit would wait for without end is told from one that goes on: preempted (submitit takes it for
-requeued, ours are not, see slurm_settings.py), or unknown to Slurm's accounts.
+requeued, ours are not, see settings.py), or unknown to Slurm's accounts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aligncli.engine.jobs import describe_failure, last_output, log_path
 from aligncli.engine.run_folder import RunFolder, write_json
-from aligncli.engine.slurm_node import Outcome
+from aligncli.engine.slurm.node import Outcome
 from aligncli.engine.study_plan import Job
 
 if TYPE_CHECKING:

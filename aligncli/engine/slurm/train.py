@@ -1,6 +1,6 @@
 """One training as a Slurm job of its own, on one machine or several: submitted, and then nobody has to wait.
 
-The job requeues itself before its time limit (slurm_requeue.py), so nothing of it needs the command that
+The job requeues itself before its time limit (slurm/requeue.py), so nothing of it needs the command that
 submitted it. `OUT/slurm/` holds the recipe that it trains, its number, and what submitit and Slurm write.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from aligncli.config import Recipe
 from aligncli.engine.run_folder import write_json
-from aligncli.engine.slurm_node import become_training
-from aligncli.engine.slurm_queue import is_gone
-from aligncli.engine.slurm_settings import SlurmSettings
-from aligncli.engine.slurm_submit import slurm_executor, submit
+from aligncli.engine.slurm.node import become_training
+from aligncli.engine.slurm.queue import is_gone
+from aligncli.engine.slurm.settings import SlurmSettings
+from aligncli.engine.slurm.submit import slurm_executor, submit
 from aligncli.errors import UserError
 
 

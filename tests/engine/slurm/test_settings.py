@@ -3,7 +3,7 @@
 import pytest
 from submitit import AutoExecutor, SlurmExecutor
 
-from aligncli.engine.slurm_settings import OF_SBATCH, SlurmSettings, parse_settings
+from aligncli.engine.slurm.settings import OF_SBATCH, SlurmSettings, parse_settings
 from aligncli.errors import UserError
 
 

@@ -8,12 +8,13 @@ import pytest
 from submitit import SlurmJob
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-from aligncli.engine import slurm, slurm_queue
 from aligncli.engine.run_folder import RunFolder, training_seconds
-from aligncli.engine.slurm import SlurmLauncher
-from aligncli.engine.slurm_settings import SlurmSettings
+from aligncli.engine.slurm import launcher as slurm_launcher
+from aligncli.engine.slurm import queue as slurm_queue
+from aligncli.engine.slurm.launcher import SlurmLauncher
+from aligncli.engine.slurm.settings import SlurmSettings
 from aligncli.errors import TrainingError, UserError
-from tests.engine.slurm_cluster import Cluster
+from tests.engine.slurm.cluster import Cluster
 from tests.engine.test_launch import Recorder, job
 
 CPU = SlurmSettings(gpus_per_node=0, cpus_per_task=1, partition="batch")
@@ -36,7 +37,7 @@ class Events(Recorder):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(slurm_launcher, "SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setattr(SlurmJob, "watcher", SlurmInfoWatcher(delay_s=0))  # it knows the jobs of the tests before
     monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)
     return Cluster.on_path(tmp_path / "cluster", monkeypatch)
@@ -55,7 +56,7 @@ def trains(monkeypatch):
         def command(job, **_):
             return ["sh", "-c", line.format(run=job.run_dir, name=job.run_dir.name)]
 
-        monkeypatch.setattr(slurm, "training_command", command)
+        monkeypatch.setattr(slurm_launcher, "training_command", command)
 
     return replace
 

@@ -9,11 +9,11 @@ import typer
 
 from aligncli.catalog import load_recipe
 from aligncli.cli import launch, slurm_jobs
-from aligncli.engine import slurm_node
 from aligncli.engine.interrupt import SIGNALS, Interrupted, sigterm_as_exit, stop_on_signal, stopping_signals
-from aligncli.engine.slurm_node import become_training
+from aligncli.engine.slurm import node as slurm_node
+from aligncli.engine.slurm.node import become_training
 from aligncli.environment import SlurmJob, slurm_job
-from tests.engine.slurm_cluster import Cluster
+from tests.engine.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="Slurm's signals are POSIX's")
 REQUEUED = 128 + getattr(signal, "SIGUSR2", 0)

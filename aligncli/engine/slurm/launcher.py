@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from aligncli.engine.jobs import LaunchReporter, Progress, add_seconds, log_path, training_command
 from aligncli.engine.run_folder import RunFolder
-from aligncli.engine.slurm_node import run_command
-from aligncli.engine.slurm_queue import Ending, Submission, read_record, record_path
-from aligncli.engine.slurm_settings import SlurmSettings
-from aligncli.engine.slurm_submit import slurm_executor, submit
+from aligncli.engine.slurm.node import run_command
+from aligncli.engine.slurm.queue import Ending, Submission, read_record, record_path
+from aligncli.engine.slurm.settings import SlurmSettings
+from aligncli.engine.slurm.submit import slurm_executor, submit
 from aligncli.engine.study_plan import Job
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import slurm_commands
+from tests.engine.slurm import commands
 
 
 class Cluster:
-    """The stand-in's folder, see slurm_commands.py, and what happens to its jobs."""
+    """The stand-in's folder, see commands.py, and what happens to its jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        text = Path(slurm_commands.__file__).read_text()
-        for name in slurm_commands.NAMES:
+        text = Path(commands.__file__).read_text()
+        for name in commands.NAMES:
             (folder / name).write_text(f"#!{sys.executable}\n{text}")
             (folder / name).chmod(0o755)
 

@@ -101,6 +101,7 @@ def _about_run(run: Path) -> Command | None:
             "Compare it with another run ...", partial(_compare, name), "", command_line(["runs", "compare", name, "B"])
         ),
         _command("Go on with its training", ["train", "--resume", "--out", name]),
+        _command("Export it, to run without aligncli", ["export", name, "--verify"]),
     ]
     return _ask_on(name, items)
 

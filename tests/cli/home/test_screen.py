@@ -52,6 +52,7 @@ def press(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         ("15", "report runs/first"),
         ("171", "runs compare runs/first runs/first"),
         ("18", "train --resume --out runs/first"),
+        ("19", "export runs/first --verify"),
         ("3quickstart" + ENTER, "train quickstart"),
         ("3photo_lite" + ENTER + "1", "train photo_lite0 --data photos"),
         ("411", "data check photos"),

@@ -29,7 +29,8 @@ def assert_is_the_reference(features, boxes, weight, bias, strides, tolerance):
 @given(problem=problems(dtype=torch.float32))
 def test_values_are_the_references_for_wild_problems(problem):
     features, boxes, weight, bias, stride = problem
-    assert_is_the_reference([features], [boxes], weight, bias, [float(stride)], 2e-6)
+    # At 40 cells from the corner a coordinate is rounded by 40 / 2^24, which the slopes of noise multiply.
+    assert_is_the_reference([features], [boxes], weight, bias, [float(stride)], 2e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float16, 2e-3)])

@@ -91,7 +91,7 @@ def test_detections_equal_torchvision_s(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_losses_equal_torchvision_s(name):
     model = detector(name)
-    # No two proposals of these images are a rounding apart: that would change which are drawn, on one processor or other.
+    # No two proposals of these images are a rounding apart, which would change what is drawn.
     images, targets = random_batch(size=128, seed=1)
     torch.manual_seed(5)  # of the samples
     ours = model(images, targets)

@@ -21,6 +21,7 @@ from aligncli.config import InputConfig
 from aligncli.data.dataset import DetectionDataset, Sample, Target
 from aligncli.data.random_stream import RandomStream
 from aligncli.data.transforms import augment, prepare
+from aligncli.data.worker_signals import signals_held_back
 from aligncli.data.worker_watch import WorkerWatch
 from aligncli.errors import DataError, RecipeError, UserError
 
@@ -91,7 +92,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            for batch in self._loader:
+            with signals_held_back():
+                batches = iter(self._loader)  # starts the workers
+            for batch in batches:
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch

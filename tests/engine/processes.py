@@ -1,7 +1,12 @@
-"""Processes to do harm to: forked from the tests', so that none waits for torch's import."""
+"""Processes to do harm to: forked from one that has imported torch and done nothing else.
+
+A fork of the tests' own process would not do: torch's autograd refuses to work in a fork of a process in which it
+started threads, which some tests make it do, and other libraries' threads hang there.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,44 +15,42 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pytest", "torch", "torchvision", "aligncli.engine.train", "aligncli.cli.train"])
 
 
 class Process:
     """Runs `function` in a session of its own, on one thread; its output goes to `log`.
 
-    It ends with the code of the SystemExit that `function` raises, 0 where it returns and 1 for another exception.
+    `function` is picklable: one of a module, or a functools.partial of it; `environment` is set before it runs. The
+    process ends with the code of the SystemExit that `function` raises, 0 where it returns and 1 for another exception.
     """
 
-    def __init__(self, function: Callable[[], object], log: Path) -> None:
+    def __init__(self, function: Callable[[], object], log: Path, environment: dict[str, str] | None = None) -> None:
         self.log = log
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                torch.set_num_threads(1)  # others did not survive the fork
-                code = _run(function, log)
-            finally:
-                os._exit(code)
+        log.write_text("")
+        self._process = FORKS.Process(target=_run, args=(function, log, environment or {}))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def wait(self, seconds: float = 120.0) -> int:
         """The exit code, negative for the signal it died of, as subprocess has it."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
-        os.killpg(self.pid, signal.SIGKILL)
-        raise AssertionError(f"it still runs: {self.log.read_text()}")
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self._give_up("it still runs")
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
     def wait_for(self, path: Path, text: str, seconds: float = 120.0) -> None:
         """Until the file has the text in it."""
         deadline = time.monotonic() + seconds
         while not (path.is_file() and text in path.read_text()):
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.log.read_text()
+            if self._process.exitcode is not None or time.monotonic() > deadline:
+                self._give_up(f"{text!r} did not come into {path}")
             time.sleep(0.01)
 
     def signal_all(self, number: signal.Signals) -> None:
@@ -65,13 +68,33 @@ class Process:
             time.sleep(0.05)
         return True
 
+    def _give_up(self, why: str) -> None:
+        if self._process.exitcode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.join()
+        raise AssertionError(f"{why}: {self.log.read_text()}")
+
 
 def names(folder: Path) -> list[str]:
     """What is in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def _run(function: Callable[[], object], log: Path) -> int:
+def _run(function: Callable[[], object], log: Path, environment: dict[str, str]) -> None:
+    import torch
+
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the platform's own, not the fork server's
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        code = _exit_code(function, log)
+    finally:
+        os._exit(code)  # without what multiprocessing does at the end: children are to be ended by `function`
+
+
+def _exit_code(function: Callable[[], object], log: Path) -> int:
     with log.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,19 +178,20 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path):
         restore_model(nn.Linear(3, 2, bias=False), weights, source=tmp_path)
 
 
+def save_large(run: RunFolder) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        save_checkpoint(run, nn.Linear(200, 200), iteration=2, state={})
+    except TrainingError as error:
+        print(error)
+        sys.exit(2)
+
+
 def test_a_checkpoint_without_room_leaves_the_one_before_and_no_litter(run, tmp_path):
     save_checkpoint(run, nn.Linear(1, 1), iteration=1, state={})
     weights = run.weights_path.read_bytes()
 
-    def save_large():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            save_checkpoint(run, nn.Linear(200, 200), iteration=2, state={})
-        except TrainingError as error:
-            print(error)
-            sys.exit(2)
-
-    process = Process(save_large, tmp_path / "log")
+    process = Process(partial(save_large, run), tmp_path / "log")
     assert process.wait() == 2
     assert (
         f"no room for {run.checkpoints_path / '0000002'}: 16" in process.log.read_text()
@@ -216,7 +218,7 @@ def test_killed_at_50_random_moments_of_saving_the_newest_reported_checkpoint_is
     draw = random.Random(time.monotonic_ns())
     litter, last = 0, 0
     for _ in range(50):
-        process = Process(lambda first=last + 1: save_for_ever(run, reported, first), tmp_path / "log")
+        process = Process(partial(save_for_ever, run, reported, last + 1), tmp_path / "log")
         process.wait_for(reported, f"\n{last + 1}\n")  # it is saving
         time.sleep(draw.uniform(0, 0.03))
         process.signal_all(signal.SIGKILL)

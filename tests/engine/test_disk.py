@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,14 @@ from tests.engine.processes import Process, names
 LIMIT = 100_000  # bytes a file may have
 
 
-def limited(function):
+def limited(function, path):
     """Run it in a process whose files may not grow beyond LIMIT; Python ignores SIGXFSZ, so writes fail with EFBIG."""
-
-    def run():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
-        try:
-            function()
-        except TrainingError as error:
-            print(error)
-            sys.exit(2)
-
-    return run
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+    try:
+        function(path)
+    except TrainingError as error:
+        print(error)
+        sys.exit(2)
 
 
 def too_large_file(path):
@@ -50,7 +47,7 @@ def test_a_file_size_limit_leaves_the_old_content_and_no_litter(tmp_path, write)
     home.mkdir()
     write_file(home / "file.json", b"old")
     write_folder(home / "file", {"small": b"old", "large": b"old"})
-    process = Process(limited(lambda: write(home / "file.json")), tmp_path / "log")
+    process = Process(partial(limited, write, home / "file.json"), tmp_path / "log")
     assert process.wait() == 2
     message = process.log.read_text()
     assert message.startswith(f"no room for {home / 'file'}")
@@ -110,20 +107,23 @@ def test_other_faults_of_a_disk_are_what_they_are(tmp_path):
         write_file(tmp_path / "nowhere" / "a", b"abc")
 
 
+WHOLE = {"iteration": 1, "text": "x" * (LIMIT - 100)}
+
+
+def too_much_metrics(path):
+    run = RunFolder(path)
+    run.metrics_path.write_text("")
+    run.append_metrics(WHOLE)
+    run.append_metrics({"iteration": 2, "text": "y" * 200})
+
+
 def test_a_line_of_metrics_that_finds_no_room_says_so_and_the_half_line_is_not_read(tmp_path):
     run = RunFolder(tmp_path)
-    whole = {"iteration": 1, "text": "x" * (LIMIT - 100)}
-
-    def append():
-        run.metrics_path.write_text("")
-        run.append_metrics(whole)
-        run.append_metrics({"iteration": 2, "text": "y" * 200})
-
-    process = Process(limited(append), tmp_path / "log")
+    process = Process(partial(limited, too_much_metrics, tmp_path), tmp_path / "log")
     assert process.wait() == 2
     assert "no room for" in process.log.read_text()
     assert run.metrics_path.stat().st_size == LIMIT  # it does end in a half line
-    assert run.read_metrics() == [whole]
+    assert run.read_metrics() == [WHOLE]
 
 
 def test_a_damaged_line_of_metrics_is_not_passed_over(tmp_path):

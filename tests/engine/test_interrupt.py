@@ -1,11 +1,13 @@
 """The first signal ends a training or evaluation in order, the second at once, and no process is left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,6 @@ CHANGES = SECONDS | {
     "schedule.checkpoint_every": 100_000,
     "weights": "none",
     "input.workers": 2,
-    "evaluation.evaluator": "pycocotools",  # hotcoco's threads do not survive the tests' fork
     "evaluation.batch_size": 1,
 }
 
@@ -45,14 +46,16 @@ def run(tmp_path):
 def start(run, tmp_path) -> Callable[..., Process]:
     """Trains with the command line in a process of its own; `prepare` may slow it down first."""
 
-    def started(*, changes: dict | None = None, prepare: Callable[[], object] = int) -> Process:
-        def train() -> None:
-            prepare()
-            main(arguments(run.root, changes))
-
-        return Process(train, tmp_path / "log")
+    def started(*, changes: dict | None = None, prepare: Callable[[], object] = int, **environment: str) -> Process:
+        return Process(partial(command, arguments(run.root, changes), prepare), tmp_path / "log", environment)
 
     return started
+
+
+def command(arguments: list[str], prepare: Callable[[], object]) -> None:
+    """A command line, after `prepare`."""
+    prepare()
+    main(arguments)
 
 
 @pytest.mark.slow
@@ -81,15 +84,29 @@ def test_ctrl_c_ends_with_130_a_checkpoint_and_no_process_left_behind(run):
 
 
 @pytest.mark.parametrize("number", [*BOTH, REQUEUE_SIGNAL])
-def test_a_signal_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_process(run, start, number, monkeypatch):
-    if number == REQUEUE_SIGNAL:
-        monkeypatch.setenv("SLURM_JOB_ID", "101")
-    process = start()
+def test_a_signal_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_process(run, start, number):
+    process = start(**({"SLURM_JOB_ID": "101"} if number == REQUEUE_SIGNAL else {}))
     process.wait_for(run.metrics_path, '"iteration": 2')
     process.signal_all(number)
     assert process.wait() == 128 + number, process.log.read_text()
     assert "a checkpoint is saved; go on with: aligncli train --resume" in process.log.read_text().splitlines()[-1]
     assert "Traceback" not in process.log.read_text()
+    assert load_checkpoint(run, device="cpu").iteration >= 2
+    assert not process.children_left()
+
+
+def workers_start_by(method: str) -> None:
+    """As on another platform; the function itself is a method, and would be pickled with an object of its own."""
+    multiprocessing.set_start_method(method, force=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_signal_ends_workers_that_were_not_forked(run, start, method):
+    process = start(prepare=partial(workers_start_by, method))
+    process.wait_for(run.metrics_path, '"iteration": 2')
+    process.signal_all(signal.SIGTERM)
+    assert process.wait() == 143, process.log.read_text()
     assert load_checkpoint(run, device="cpu").iteration >= 2
     assert not process.children_left()
 
@@ -110,7 +127,7 @@ def sleep_in_steps(mark: Path, seconds: float) -> None:
 @pytest.mark.parametrize("second", BOTH)
 def test_the_second_signal_ends_a_training_now(run, start, tmp_path, second):
     mark = tmp_path / "mark"
-    process = start(prepare=lambda: sleep_in_steps(mark, 1000))
+    process = start(prepare=partial(sleep_in_steps, mark, 1000))
     process.wait_for(mark, "sleeps")
     process.signal_all(signal.SIGTERM)
     time.sleep(interrupt.SAME_SIGNAL_SECONDS + 0.2)
@@ -122,7 +139,7 @@ def test_the_second_signal_ends_a_training_now(run, start, tmp_path, second):
 
 def test_one_signal_that_arrives_twice_is_one(run, start, tmp_path):
     mark = tmp_path / "mark"
-    process = start(prepare=lambda: sleep_in_steps(mark, 1.5))
+    process = start(prepare=partial(sleep_in_steps, mark, 1.5))
     process.wait_for(mark, "sleeps")
     for _ in range(3):
         process.signal_all(signal.SIGTERM)
@@ -147,7 +164,7 @@ def sleep_in_evaluations(mark: Path) -> None:
 def test_a_signal_in_an_evaluation_ends_it_between_batches_with_all_saved(run, start, tmp_path, number, iterations):
     mark = tmp_path / "mark"
     changes = {"schedule.iterations": iterations, "schedule.eval_every": 3, "data.num_val": 1000}
-    process = start(changes=changes, prepare=lambda: sleep_in_evaluations(mark))
+    process = start(changes=changes, prepare=partial(sleep_in_evaluations, mark))
     process.wait_for(mark, "evaluates")
     process.signal_all(number)
     assert process.wait() == 128 + number, process.log.read_text()
@@ -163,11 +180,7 @@ def test_a_signal_ends_the_eval_command_and_all_its_processes(run, start, tmp_pa
     assert trained.wait() == 0, trained.log.read_text()
     before = run.evaluation_path.read_bytes()
     mark = tmp_path / "mark"
-
-    def evaluate():
-        sleep_in_evaluations(mark)
-        main(["eval", str(run.root), "--device", "cpu"])
-
+    evaluate = partial(command, ["eval", str(run.root), "--device", "cpu"], partial(sleep_in_evaluations, mark))
     process = Process(evaluate, tmp_path / "log")
     process.wait_for(mark, "evaluates")
     process.signal_all(number)
@@ -178,8 +191,9 @@ def test_a_signal_ends_the_eval_command_and_all_its_processes(run, start, tmp_pa
 
 
 @pytest.mark.slow
-def test_workers_of_a_training_that_was_killed_end_by_themselves(run, start):
-    process = start()
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_of_a_training_that_was_killed_end_by_themselves(run, start, method):
+    process = start(prepare=partial(workers_start_by, method))
     process.wait_for(run.metrics_path, '"iteration": 2')
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

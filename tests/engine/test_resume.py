@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ class KillInEvaluation(SilentReporter):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Sums depend on the number of threads, and a forked process has one."""
+    """Sums depend on the number of threads, and a process to be killed has one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,7 +84,6 @@ SMALL = {
     "schedule.batch_size": 4,
     "schedule.log_every": 1,
     "schedule.checkpoint_every": 7,
-    "evaluation.evaluator": "pycocotools",  # hotcoco's threads do not survive the tests' fork
 }
 
 
@@ -142,7 +142,7 @@ IRRELEVANT = ("input.workers", "schedule.checkpoint_every")  # for every number,
 
 def killed(recipe: Recipe, run_dir: Path, killer: SilentReporter) -> None:
     """A training that dies of SIGKILL."""
-    process = Process(lambda: train(recipe, run_dir, reporter=killer), run_dir.with_suffix(".log"))
+    process = Process(partial(train, recipe, run_dir, reporter=killer), run_dir.with_suffix(".log"))
     assert process.wait() == -signal.SIGKILL, process.log.read_text()
 
 

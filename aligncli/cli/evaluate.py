@@ -10,12 +10,12 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
+from aligncli.cli.detector_choice import DetectorChoice
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aligncli.catalog import Parts
     from aligncli.cli.render import Output
     from aligncli.data.dataset import Split
 
@@ -68,6 +68,8 @@ def evaluate(
     weights: options.Weights = None,
     download: options.DownloadDefault = False,
     offline: options.Offline = False,
+    amp: options.Amp = None,
+    compiled: options.Compile = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -79,7 +81,15 @@ def evaluate(
     """
     from aligncli.cli.render import Output
 
-    download = options.may_download(download=download, offline=offline)
+    choice = DetectorChoice(
+        source=run or "",
+        parts=options.read_code(code),
+        weights=weights,
+        download=options.may_download(download=download, offline=offline),
+        amp=amp,
+        compiled=compiled,
+        device=device,
+    )
     output = Output(json=json)
     files = annotations is not None and detections is not None
     if files == (run is not None) or (not files and (annotations or detections)):
@@ -87,36 +97,25 @@ def evaluate(
     if annotations is not None and detections is not None:
         if data is not None:
             raise UserError("--data goes with a RUN folder: with --annotations, the images are not read")
-        if save is not None or split is EvalSplit.test:
-            raise UserError("--save and --split test go with a RUN folder: with --annotations, nothing is detected")
+        if save is not None or split is EvalSplit.test or amp is not None or compiled:
+            raise UserError(
+                "--save, --split test, --amp and --compile go with a RUN folder: --annotations detects nothing"
+            )
         _score_files(annotations, detections, evaluator=evaluator, per_class=per_class, output=output)
-    elif run is not None and split is EvalSplit.test:
+    elif split is EvalSplit.test:
         if save is None:
             raise UserError("--split test needs --save FILE.json: COCO's server scores test-dev, from that file")
         if evaluator or per_class:
             raise UserError("--evaluator and --per-class need annotations, and test-dev's are with COCO's server")
-        _detect_test(
-            run,
-            data=data,
-            save=save,
-            parts=options.read_code(code),
-            weights=weights,
-            download=download,
-            device=device,
-            output=output,
-        )
-    elif run is not None:
+        _detect_test(choice, data=data, save=save, output=output)
+    else:
         _evaluate_detector(
-            run,
+            choice,
             data=data,
             split="train" if split is EvalSplit.train else "val",
             save=save,
             evaluator=evaluator,
             per_class=per_class,
-            parts=options.read_code(code),
-            weights=weights,
-            download=download,
-            device=device,
             output=output,
         )
 
@@ -145,49 +144,52 @@ def _score_files(
 
 
 def _evaluate_detector(
-    source: str,
+    choice: DetectorChoice,
     *,
     data: Path | None,
     split: Split,
     save: Path | None,
     evaluator: options.Evaluator | None,
     per_class: bool,
-    parts: Parts,
-    weights: str | None,
-    download: bool,
-    device: str,
     output: Output,
 ) -> None:
     from aligncli.cli.progress import duration
 
     with output.waiting():  # torch takes seconds to import
         from aligncli.config import EvaluationConfig
-        from aligncli.engine.detectors import check_source, is_torchvision, load_detector
+        from aligncli.engine.detectors import is_torchvision
         from aligncli.engine.evaluate import evaluate_on_folder, evaluate_run
         from aligncli.engine.run_folder import RunFolder
         from aligncli.engine.submission import make_way, write_detections
 
-        device = options.pick_device(device)
-    check_source(source, parts=parts, weights=weights, download=download)
+        choice = choice.checked()
     if save is not None:
         make_way(save)
+    source = choice.source
     how: dict[str, Any] = {
         "split": split,
-        "device": device,
+        "device": choice.device,
         "evaluator": evaluator.value if evaluator else None,
         "per_class": per_class,
     }
     if not is_torchvision(source):
         recipe = RunFolder(Path(source)).read_recipe()
         with output.progress() as reporter:
-            evaluation = evaluate_run(Path(source), data=data, parts=parts, reporter=reporter, **how)
+            evaluation = evaluate_run(
+                Path(source),
+                data=data,
+                parts=choice.parts,
+                amp=choice.precision,
+                compiled=choice.compiled,
+                reporter=reporter,
+                **how,
+            )
         area_bins, paper, images = recipe.evaluation.area_bins, "" if data else recipe.paper, data or recipe.data.kind
     elif data is None:
         raise UserError(f"{source} has no data of its own: add --data FOLDER, with images and COCO annotations")
     else:
         with output.progress() as reporter:
-            detector = load_detector(source, weights=weights, download=download, device=device)
-            evaluation = evaluate_on_folder(detector, data, reporter=reporter, **how)
+            evaluation = evaluate_on_folder(choice.load(), data, reporter=reporter, **how)
         area_bins, paper, images = EvaluationConfig().area_bins, "", data
     _show(
         output,
@@ -205,26 +207,13 @@ def _evaluate_detector(
         output.line(f"{save}: the detections, in COCO's result format")
 
 
-def _detect_test(
-    source: str,
-    *,
-    data: Path | None,
-    save: Path,
-    parts: Parts,
-    weights: str | None,
-    download: bool,
-    device: str,
-    output: Output,
-) -> None:
+def _detect_test(choice: DetectorChoice, *, data: Path | None, save: Path, output: Output) -> None:
     with output.waiting():  # torch takes seconds to import
-        from aligncli.engine.detectors import check_source, load_detector
         from aligncli.engine.submission import SERVER_NAME, submit
 
-        device = options.pick_device(device)
-    check_source(source, parts=parts, weights=weights, download=download)
+        choice = choice.checked()
     with output.progress() as reporter:
-        detector = load_detector(source, device=device, parts=parts, weights=weights, download=download)
-        written = submit(detector, data, save, device=device, reporter=reporter)
+        written = submit(choice.load(), data, save, device=choice.device, reporter=reporter)
     output.line(f"{written.path}: {written.num_detections:,} detections on {written.num_images:,} images")
     output.line(f"For COCO's server, name it {SERVER_NAME} with your name for ALG, and zip it under the same name")
     output.data({"detections": written.num_detections, "images": written.num_images, "file": str(written.path)})

@@ -42,6 +42,12 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class AnyPrecision(StrEnum):
+    none = "none"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 Device = Annotated[
@@ -87,6 +93,12 @@ Weights = Annotated[
     ),
 ]
 DownloadDefault = Annotated[bool, typer.Option("--download", help="Allow torchvision's own weights to be fetched.")]
+Amp = Annotated[
+    AnyPrecision | None, typer.Option("--amp", help="Precision to detect in. Default: what the run was trained in.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the detector first (torch.compile): minutes that pay on many images.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never fetch anything; contradicts --download.")]
 Code = Annotated[
     Path | None,

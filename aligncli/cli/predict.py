@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.detector_choice import DetectorChoice
 from aligncli.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def predict(
     weights: options.Weights = None,
     download: options.DownloadDefault = False,
     offline: options.Offline = False,
+    amp: options.Amp = None,
+    compiled: options.Compile = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -51,7 +54,15 @@ def predict(
     Writes a PNG file with boxes for each image and lists what was found."""
     from aligncli.cli.render import Output
 
-    download = options.may_download(download=download, offline=offline)
+    choice = DetectorChoice(
+        source=run,
+        parts=options.read_code(code),
+        weights=weights,
+        download=options.may_download(download=download, offline=offline),
+        amp=amp,
+        compiled=compiled,
+        device=device,
+    )
     if not images:
         raise UserError("no images given: name one or more image files after the run folder")
     missing = [path for path in images if not path.is_file()]
@@ -60,19 +71,17 @@ def predict(
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.pictures import class_colours, draw_boxes
-        from aligncli.engine.detectors import check_source, is_torchvision, load_detector
+        from aligncli.engine.detectors import is_torchvision
         from aligncli.engine.inference import predict_images
 
-        device = options.pick_device(device)
-    parts = options.read_code(code)
-    check_source(run, parts=parts, weights=weights, download=download)
-    detector = load_detector(run, device=device, parts=parts, weights=weights, download=download)
+        choice = choice.checked()
+    detector = choice.load()
     folder = out or (Path() if is_torchvision(run) else Path(run)) / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     names = detector.categories.names
     colours = class_colours(len(names))
     listed: list[dict[str, Any]] = []
-    found = predict_images(detector, images, device=device, score_threshold=score)
+    found = predict_images(detector, images, device=choice.device, score_threshold=score)
     with output.progress() as reporter:
         for (path, image, detections), file_name in zip(found, picture_names(images), strict=True):
             labels = detections["labels"].tolist()

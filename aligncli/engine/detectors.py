@@ -20,6 +20,8 @@ def load_detector(
     parts: Parts = NO_PARTS,
     weights: str | None = None,
     download: bool = False,
+    amp: str | None = None,
+    compiled: bool = False,
 ) -> LoadedDetector:
     """The detector in evaluation mode on the device; `on(categories)` fits it to a data set.
 
@@ -27,12 +29,15 @@ def load_detector(
         source: a run folder, or `torchvision:NAME`.
         parts: of a run that has some of its own; torchvision's need none.
         weights, download: of a torchvision detector, see `load_torchvision`; a run has its own.
+        amp, compiled: see `LoadedDetector.tuned`.
 
     Raises UserErrors.
     """
     if is_torchvision(source):
-        return load_torchvision(str(source), weights=weights or "default", download=download, device=device)
-    return load_run(Path(source), device=device, parts=parts)
+        loaded = load_torchvision(str(source), weights=weights or "default", download=download, device=device)
+    else:
+        loaded = load_run(Path(source), device=device, parts=parts)
+    return loaded.tuned(amp=amp, compiled=compiled)
 
 
 def check_source(source: str | Path, *, parts: Parts, weights: str | None, download: bool) -> None:

@@ -57,15 +57,17 @@ def evaluate_run(
     evaluator: Evaluator | None = None,
     per_class: bool = False,
     parts: Parts = NO_PARTS,
+    amp: str | None = None,
+    compiled: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Evaluate a run's newest weights on its own data, or on `data` (a COCO folder with the same classes).
 
-    The run's own validation split rewrites its results.json and evaluation.json; anything else leaves
-    the run folder as it is. Raises CheckpointError, DataError, DeviceError, and RecipeError where one of its
-    own `parts` is missing.
+    The run's own validation split in the recipe's precision rewrites its results.json and evaluation.json; anything
+    else leaves the run folder as it is. amp, compiled: see `LoadedDetector.tuned`. Raises CheckpointError, DataError,
+    DeviceError, and RecipeError where one of its own `parts` is missing.
     """
-    loaded = load_run(run_dir, device=device, parts=parts)
+    loaded = load_run(run_dir, device=device, parts=parts).tuned(amp=amp, compiled=compiled)
     recipe = loaded.recipe if data is None else on_folder(loaded.recipe, data)
     dataset = build_dataset(recipe, split)
     evaluation = evaluate_detector(
@@ -76,7 +78,7 @@ def evaluate_run(
         per_class=per_class,
         reporter=reporter or SilentReporter(),
     )
-    if data is None and split == "val":
+    if data is None and split == "val" and loaded.amp == loaded.recipe.schedule.amp:
         write_evaluation(RunFolder(run_dir), evaluation)
     return evaluation
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from aligncli.data.images import image_tensor, open_image
 from aligncli.data.loader import eval_loader
 from aligncli.data.transforms import resize_image
 from aligncli.engine.checkpoint import load_weights, restore_model
+from aligncli.engine.compiling import compile_detector
 from aligncli.engine.fitting import FittingForward
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder
@@ -33,7 +34,8 @@ class LoadedDetector:
 
     model: images, a list of (3, h, w) in 0..1, to {"boxes", "scores", "labels"} each, with the labels of
     `categories`. input: how images are resized for it; None where it takes them as they are. amp: as in the
-    recipe. notes: what a user should know, one line each.
+    recipe. compiled: by torch.compile, once more for every new number of images. notes: what a user should know,
+    one line each.
     """
 
     name: str
@@ -42,6 +44,7 @@ class LoadedDetector:
     input: InputConfig | None
     evaluation: EvaluationConfig
     amp: str
+    compiled: bool = False
     notes: tuple[str, ...] = ()
 
     def on(self, categories: Categories, *, source: str) -> Self:
@@ -49,9 +52,19 @@ class LoadedDetector:
         require_same_categories(self.categories, categories, source=source)
         return self
 
+    def tuned(self, *, amp: str | None = None, compiled: bool = False) -> Self:
+        """The detector to be run in another precision (None: as it is), or compiled."""
+        return replace(self, amp=amp or self.amp, compiled=compiled)
+
     def for_inference(self) -> nn.Module:
-        """The model in evaluation mode, to be called with images and nothing else; ours is a faster copy."""
-        return fold_norms(self.model) if isinstance(self.model, Detector) else self.model.eval()
+        """The model in evaluation mode, to be called with images and nothing else; ours is a faster copy.
+
+        Raises DeviceError where it is to be compiled and this machine cannot.
+        """
+        model = fold_norms(self.model) if isinstance(self.model, Detector) else self.model.eval()
+        if self.compiled:
+            compile_detector(model)
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +143,8 @@ def predict_images(
         image, scale = image_tensor(original), (1.0, 1.0)
         if size := detector.input:
             image, scale = resize_image(image, short_side=size.max_short_side, long_side=size.long_side)
-        output = model([to_unit_range(image, device)])[0]
+        with autocast(device, detector.amp):
+            output = model([to_unit_range(image, device)])[0]
         kept = output["scores"] >= score_threshold
         output = {name: value[kept].cpu() for name, value in output.items()}
         output["boxes"] = output["boxes"] / torch.tensor([*scale, *scale])

@@ -10,7 +10,7 @@ from PIL import Image
 from aligncli.engine.evaluate import evaluate_run
 from aligncli.engine.inference import load_run, predict_images
 from aligncli.engine.train import train
-from aligncli.errors import CheckpointError, DataError
+from aligncli.errors import CheckpointError, DataError, DeviceError
 from tests.engine.conftest import SECONDS
 from tests.helpers import tiny_recipe
 
@@ -35,6 +35,52 @@ def test_both_evaluators_agree_on_a_real_run(trained):
     assert str(fast.metrics) == str(slow.metrics)  # to the last bit; as text because NaN is not itself
     assert str(fast.per_class) == str(slow.per_class)
     assert len(fast.per_class) == 6
+
+
+def test_another_precision_leaves_the_run_folder_as_it_is(trained):
+    before = {path.name: path.read_bytes() for path in trained.run_dir.iterdir() if path.is_file()}
+    evaluation = evaluate_run(trained.run_dir, amp="bf16")
+    assert evaluation.num_images == 4
+    assert {path.name: path.read_bytes() for path in trained.run_dir.iterdir() if path.is_file()} == before
+
+
+def test_the_precision_asked_for_is_that_of_the_maps(trained, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    seen = []
+    for amp in (None, "bf16"):
+        run = load_run(trained.run_dir).tuned(amp=amp)
+        run.model.postprocess.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].logits.dtype))
+        list(predict_images(run, [tmp_path / "black.png"]))
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.slow
+def test_a_compiled_detector_finds_the_same_in_images_of_any_size(trained, tmp_path):
+    run = load_run(trained.run_dir)
+    run.model.postprocess.logit_threshold = -float("inf")
+    draw = np.random.default_rng(0)
+    paths = [tmp_path / "wide.png", tmp_path / "tall.png"]
+    for path, shape in zip(paths, [(48, 64, 3), (80, 60, 3)], strict=True):
+        Image.fromarray(draw.integers(0, 255, shape, dtype=np.uint8)).save(path)
+    plain, compiled = (
+        [output for _, _, output in predict_images(detector, paths, score_threshold=0.0)]
+        for detector in (run, run.tuned(compiled=True))
+    )
+    for ours, theirs in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(ours["scores"], theirs["scores"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=1e-2, rtol=0)
+
+
+def test_a_machine_that_compiles_nothing_is_told_in_one_line(trained, monkeypatch):
+    def compile_nothing(function):
+        def call(x):
+            raise RuntimeError("no working compiler\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    with pytest.raises(DeviceError, match=r"torch\.compile does not work .*\(no working compiler\): install g\+\+"):
+        load_run(trained.run_dir).tuned(compiled=True).for_inference()
 
 
 def test_predicted_boxes_are_in_pixels_of_the_upright_original(trained, tmp_path):

@@ -98,17 +98,18 @@ def test_four_images_are_learned_by_heart(name):
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=200)
     history = []
-    for _ in range(200):
-        loss = sum(model(images, targets).values())
+    for step in range(1, 201):
+        loss = sum(model.train()(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
         history.append(loss.item())
-    with torch.no_grad():
-        outputs = model.eval()(images)
-    results = to_coco_results(outputs, targets, dataset.categories)
-    average_precision = compute_metrics(dataset.ground_truth(), results).values["AP"]
-    assert history[-1] < history[0] / 10, history[::20]
-    assert average_precision > 75  # most reach 90; roundings differ by processor
+        if step >= 80 and step % 20 == 0 and history[-1] < history[0] / 10:
+            with torch.no_grad():
+                outputs = model.eval()(images)
+            results = to_coco_results(outputs, targets, dataset.categories)
+            if compute_metrics(dataset.ground_truth(), results).values["AP"] > 75:
+                return  # at the end most reach 90
+    pytest.fail(f"not learned in 200 steps; losses of every 20th: {history[::20]}")

@@ -6,6 +6,7 @@ The focal loss keeps its gradient for backward and nothing else: torchvision's o
 tensors of the logits' size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,25 +18,40 @@ from torch.autograd.function import once_differentiable
 from aligncli.boxes import box_areas, encode_boxes
 from aligncli.matching import IGNORED, Matches
 
-# Logits of the focal loss at a time on the CPU, 1 MB: what is computed of them stays in the cache, and the largest
+# Logits of the focal loss at a time on the CPU, half a MB: what is computed of them stays in the cache, and the largest
 # tensors in a training step are not made several times over. A GPU takes all at once.
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 MIN_IOU = 1e-6  # and smallest union in square pixels: keeps the logarithm and its gradient finite
 
 
-def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_loss(
+    logits: Tensor | Sequence[Tensor],
+    labels: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    overwrite: bool = False,
+) -> Tensor:
     """Sum of the sigmoid focal loss (Lin et al. 2017, equation 5) over all rows that are not ignored.
 
     Args:
-        logits: (..., K) scores before the sigmoid; computed in float32, or in float64 if that is what they are.
-        labels: (...) int64: the class 0..K-1, BACKGROUND, or IGNORED (no loss, no gradient).
+        logits: (..., R, K) scores before the sigmoid, or one such tensor a level, whose R add up: the largest tensors
+            of a step where there are many classes need not be joined. Computed in float32, or float64 if they are.
+        labels: (..., R) int64: the class 0..K-1, BACKGROUND, or IGNORED (no loss, no gradient).
+        overwrite: the gradient may take the place of the logits, which are worthless afterwards. For logits that are
+            not read again, a convolution's output for one; autograd says so where its backward pass needs them.
 
     Returns a scalar of the dtype that it is computed in.
     """
-    logits = logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32))
-    loss = _FocalLoss.apply(logits, labels.flatten(), alpha, gamma)
-    assert isinstance(loss, Tensor)
-    return loss
+    levels = [logits] if isinstance(logits, Tensor) else list(logits)
+    parts = labels.split([level.shape[-2] for level in levels], dim=-1)
+    losses = []
+    for level, own_labels in zip(levels, parts, strict=True):
+        rows = level.flatten(0, -2).to(torch.promote_types(level.dtype, torch.float32))
+        loss = _FocalLoss.apply(rows, own_labels.flatten(), alpha, gamma, overwrite and not level.is_leaf)
+        assert isinstance(loss, Tensor)
+        losses.append(loss)
+    return torch.stack(losses).sum()
 
 
 def box_loss(deltas: Tensor, references: Tensor, matches: Matches, *, beta: float, stds: tuple[float, ...]) -> Tensor:
@@ -107,9 +123,10 @@ class _FocalLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(logits) if wants_gradient else None
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float, overwrite: bool) -> Tensor:
+        gradient = None
+        if ctx.needs_input_grad[0]:
+            gradient = logits.detach() if overwrite else torch.empty_like(logits)
         num_rows, num_classes = logits.shape
         step = max(1, CHUNK // num_classes if logits.device.type == "cpu" else num_rows)
         totals = [
@@ -122,13 +139,13 @@ class _FocalLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None, None
+        return gradient * grad_outputs[0], None, None, None, None
 
 
 def _focal_rows(logits: Tensor, labels: Tensor, alpha: float, gamma: float, gradient: Tensor | None) -> Tensor:
-    """Losses (r,) of logits (r, K) and labels (r,); the derivatives are written to `gradient` (r, K)."""
+    """Losses (r,) of logits (r, K) and labels (r,); the derivatives are written to `gradient` (r, K), also in place."""
     value, slope = _value_and_slope(logits, gamma)
     own = labels.clamp(min=0)[:, None]
     own_value, own_slope = _value_and_slope(-logits.gather(1, own), gamma)  # of the class as a positive

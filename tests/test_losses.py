@@ -136,3 +136,49 @@ def test_boxes_apart_or_empty_cost_a_finite_amount_without_gradient():
     loss.sum().backward()
     assert torch.allclose(loss, torch.tensor(1e6).log())
     assert torch.equal(boxes.grad, torch.zeros(2, 4))
+
+
+def test_focal_loss_of_levels_is_that_of_all_rows_together():
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, count, 5, generator=generator, dtype=torch.float64) for count in (7, 1, 3)]
+    labels = torch.randint(IGNORED, 5, (2, 11), generator=generator)
+    joined = torch.cat(levels, dim=1).requires_grad_()
+    for level in levels:
+        level.requires_grad_()
+    loss, wanted = focal_loss(levels, labels), focal_loss(joined, labels)
+    torch.testing.assert_close(loss, wanted)
+    loss.backward()
+    wanted.backward()
+    torch.testing.assert_close(torch.cat([level.grad for level in levels], dim=1), joined.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_may_take_the_place_of_the_logits(dtype):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 4, generator=generator).to(dtype).requires_grad_()
+    inputs = torch.randn(2, 9, 4, generator=generator).to(dtype)
+    labels = torch.randint(IGNORED, 5, (2, 9), generator=generator)
+    gradients = []
+    for overwrite in (False, True):
+        logits = inputs @ weight.T
+        before = logits.detach().clone()
+        (gradient,) = torch.autograd.grad(focal_loss(logits, labels, overwrite=overwrite), weight)
+        gradients.append(gradient)
+        is_overwritten = not torch.equal(logits, before)
+        assert is_overwritten == (overwrite and dtype == torch.float32)
+    assert torch.equal(*gradients)
+
+
+def test_logits_are_kept_where_they_have_no_gradient_or_belong_to_the_caller():
+    for requires_grad in (False, True):
+        logits = torch.randn(2, 3, 4, requires_grad=requires_grad)
+        before = logits.detach().clone()
+        focal_loss(logits, torch.zeros(2, 3, dtype=torch.int64), overwrite=True)
+        assert torch.equal(logits, before)
+
+
+def test_logits_that_the_backward_pass_needs_are_not_overwritten_in_silence():
+    logits = torch.randn(2, 3, 4, requires_grad=True).exp()  # its gradient is its output
+    loss = focal_loss(logits, torch.zeros(2, 3, dtype=torch.int64), overwrite=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -31,6 +31,7 @@ class CocoConfig(Config):
     val_annotations: str = "annotations/instances_val.json"
     test_annotations: str = "annotations/image_info_test-dev2017.json"  # COCO's list of images; it keeps the boxes
     unreadable: Literal["error", "skip"] = "error"
+    min_decoded_side: NonNegative = 0  # decode JPEG files at 1/2, 1/4 or 1/8 where this short side is left; 0: whole
 
 
 Data = Annotated[ShapesConfig | CocoConfig, Field(discriminator="kind")]

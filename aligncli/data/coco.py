@@ -16,7 +16,7 @@ import torch
 from aligncli.config import CocoConfig
 from aligncli.data.coco_faults import find_faults, read_document
 from aligncli.data.dataset import BoxTable, Categories, Sample, Split, Target
-from aligncli.data.images import UnreadableImageError, is_file, read_image, safe_image_path
+from aligncli.data.images import UnreadableImageError, is_file, read_reduced, safe_image_path
 from aligncli.errors import DataError
 
 CocoSplit = Split | Literal["test"]
@@ -27,6 +27,7 @@ class CocoDataset:
     """One split of a COCO folder, in the form of `DetectionDataset`.
 
     `test` is images alone, to detect on: its file need not have annotations, and those that it has are not read.
+    With `config.min_decoded_side` large JPEG files may come reduced, boxes and the target's scale with them.
     With `config.unreadable="skip"`, training gets the next readable image for an unreadable one; the others never
     skip, because AP over other images cannot be compared. Raises DataError for everything that is wrong with
     the annotations at once, and for an image when it is asked for.
@@ -44,6 +45,7 @@ class CocoDataset:
         records = [] if split == "test" else document["annotations"]
         self._boxes = _flatten(records, self._image_ids, self.categories)
         self._corners, self._usable = _training_boxes(self._boxes, self.sizes)
+        self._min_side = config.min_decoded_side
         self._skips = config.unreadable == "skip" and split == "train"
         self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # set by workers
         if not any(is_file(self._image_folder / name) for name in self._file_names):
@@ -109,19 +111,19 @@ class CocoDataset:
 
     def _read(self, index: int) -> Sample:
         name = self._file_names[index]
-        image = read_image(safe_image_path(self._image_folder, name))
+        image, facts = read_reduced(safe_image_path(self._image_folder, name), min_side=self._min_side)
         height, width = (int(side) for side in self.sizes[index])
-        if tuple(image.shape[1:]) != (height, width):
-            raise DataError(size_fault(name, found=(image.shape[1], image.shape[2]), stated=(height, width)))
+        if (facts.height, facts.width) != (height, width):
+            raise DataError(size_fault(name, found=(facts.height, facts.width), stated=(height, width)))
         rows = self._boxes.rows(index)
         usable = self._usable[rows]
         target = Target(
-            boxes=torch.from_numpy(self._corners[rows][usable]),
+            boxes=torch.from_numpy(self._corners[rows][usable]) * facts.scale,
             labels=torch.from_numpy(self._boxes.labels[rows][usable]),
             crowd=torch.from_numpy(self._boxes.crowd[rows][usable]),
             image_id=int(self._image_ids[index]),
             size=(height, width),
-            scale=(1.0, 1.0),
+            scale=(facts.scale, facts.scale),
         )
         return image, target
 

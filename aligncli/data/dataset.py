@@ -75,7 +75,10 @@ class Categories:
 
 
 class DetectionDataset(Protocol):
-    """Random access to images with targets, untransformed (scale 1, 1). Must be picklable for workers."""
+    """Random access to images with targets, untransformed: scale 1, 1 unless it was decoded at another size.
+
+    Must be picklable for workers.
+    """
 
     categories: Categories
     sizes: np.ndarray  # (n, 2) int64: height, width, EXIF-upright

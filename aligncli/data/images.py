@@ -27,7 +27,7 @@ from aligncli.errors import DataError
 MAX_PIXELS = 2**26  # 67 million, 201 MB decoded; a 45-megapixel photograph passes
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
-_ORIENTATION, _TURNED = 0x0112, range(2, 9)  # EXIF's key, and the values that are not upright
+_ORIENTATION, _TURNED, _ON_THE_SIDE = 0x0112, range(2, 9), range(5, 9)  # EXIF's key; values that are not upright
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # What Pillow's decoders are known to raise on damaged bytes
 _DECODER_ERRORS = (
@@ -47,6 +47,7 @@ class ImageFacts:
     height: int
     width: int
     oddities: tuple[str, ...] = ()
+    scale: float = 1.0  # pixels that were decoded per pixel of the file
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -57,6 +58,17 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     return image_tensor(open_image(path, max_pixels=max_pixels))
 
 
+def read_reduced(path: Path, *, min_side: int) -> tuple[Tensor, ImageFacts]:
+    """As `read_image`, with what the file is; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size: `facts.scale`.
+
+    At the smallest of these whose short side is `min_side` or more, 0 for all of it. What is left out is never
+    computed, but pixels are not quite those of a resized whole image, and the last row and column may reach over the
+    image's edge: sizes are rounded up. Raises UnreadableImageError.
+    """
+    image, facts = _decode(path, MAX_PIXELS, min_side)
+    return image_tensor(image), facts
+
+
 def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a file to a PIL image, mode RGB, EXIF-upright. Raises UnreadableImageError."""
     return _decode(path, max_pixels)[0]
@@ -64,21 +76,42 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def inspect_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Decode a file as training does, for what there is to know of it. Raises UnreadableImageError."""
-    image, oddities = _decode(path, max_pixels)
-    return ImageFacts(image.height, image.width, oddities)
+    return _decode(path, max_pixels)[1]
 
 
-def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(path: Path, max_pixels: int, min_side: int = 0) -> tuple[Image.Image, ImageFacts]:
     try:
         with _open_header(path, max_pixels) as image:
             oddities = tuple(_oddities(image))
+            (width, height), scale = image.size, 1.0
+            if min_side and image.format == "JPEG":
+                divisor = _divisor(image, min_side)
+                image.draft(None, (width // divisor, height // divisor))
+                scale = 1 / divisor
+            if image.getexif().get(_ORIENTATION) in _ON_THE_SIDE:
+                width, height = height, width
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image), oddities
+            return _to_rgb(image), ImageFacts(height, width, oddities, scale)
     except UnreadableImageError:
         raise
     except _DECODER_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableImageError(f"image {path} cannot be decoded: {reason}") from error
+
+
+def _divisor(image: Image.Image, min_side: int) -> int:
+    """What to divide a JPEG image's size by.
+
+    A side that it does not divide ends in a pixel that is partly beyond the edge. Where turning the image upright
+    would bring that to the beginning, and move everything by part of a pixel, only what divides both sides will do.
+    """
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    fitting = (
+        divisor
+        for divisor in (8, 4, 2)
+        if min(image.size) // divisor >= min_side and not (turned and any(side % divisor for side in image.size))
+    )
+    return next(fitting, 1)
 
 
 def image_tensor(image: Image.Image) -> Tensor:

@@ -70,10 +70,13 @@ class Loader:
     """Iterates over batches; `len` tells how many. Raises the UserError of a sample as it is.
 
     A worker that died, or that gives nothing for `input.timeout` seconds, is a DataError that names its image;
-    where torch tells of a death outside of this loop, `explain` makes the same of it.
+    where torch tells of a death outside of this loop, `explain` makes the same of it. For a GPU, `pin_memory` puts
+    images where they can be copied from while it computes.
     """
 
-    def __init__(self, samples: _Samples, batches: Iterable[list], input: InputConfig) -> None:
+    def __init__(
+        self, samples: _Samples, batches: Iterable[list], input: InputConfig, *, pin_memory: bool = False
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="aligncli-workers-")
         self._dataset = samples.dataset
         self._watch = samples.watch = WorkerWatch(input.workers, Path(self._folder.name))
@@ -84,6 +87,7 @@ class Loader:
             collate_fn=_collate,
             worker_init_fn=self._watch.start,
             timeout=input.timeout if input.workers else 0.0,
+            pin_memory=pin_memory,
             generator=torch.Generator(),  # or each pass would advance torch's global random stream
         )
 
@@ -116,6 +120,7 @@ def train_loader(
     first_batch: int = 0,
     rank: int = 0,
     num_ranks: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
     """Batches `first_batch` .. `num_batches - 1` of the run that `seed` determines.
 
@@ -133,11 +138,17 @@ def train_loader(
     batches = _TrainBatches(
         plan, batch_size=batch_size, first=first_batch, last=num_batches, part=slice(rank * share, (rank + 1) * share)
     )
-    return Loader(_TrainSamples(dataset, input, seed), batches, input)
+    return Loader(_TrainSamples(dataset, input, seed), batches, input, pin_memory=pin_memory)
 
 
 def eval_loader(
-    dataset: DetectionDataset, input: InputConfig | None, *, batch_size: int, rank: int = 0, num_ranks: int = 1
+    dataset: DetectionDataset,
+    input: InputConfig | None,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
     """Every image once, in index order, without flip and at `input.max_short_side`; as it is where `input` is None.
 
@@ -146,7 +157,7 @@ def eval_loader(
     batches = [
         list(range(first, min(first + batch_size, len(dataset)))) for first in range(0, len(dataset), batch_size)
     ][rank::num_ranks]
-    return _EvaluationLoader(_EvaluationSamples(dataset, input), batches, input or InputConfig())
+    return _EvaluationLoader(_EvaluationSamples(dataset, input), batches, input or InputConfig(), pin_memory=pin_memory)
 
 
 class _EvaluationLoader(Loader):

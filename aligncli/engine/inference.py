@@ -118,7 +118,12 @@ def detect_dataset(
     forward = FittingForward(detector.for_inference(), reporter.message)
     done = 0
     loader = eval_loader(
-        dataset, detector.input, batch_size=detector.evaluation.batch_size, rank=rank, num_ranks=num_ranks
+        dataset,
+        detector.input,
+        batch_size=detector.evaluation.batch_size,
+        rank=rank,
+        num_ranks=num_ranks,
+        pin_memory=torch.device(device).type == "cuda",
     )
     for images, targets in loader:
         with autocast(device, detector.amp):

@@ -154,6 +154,7 @@ def _run(
             first_batch=first * schedule.accumulate,
             rank=world.rank,
             num_ranks=world.size,
+            pin_memory=torch.device(trainer.device).type == "cuda",
         )
     )
     clock = time.monotonic()

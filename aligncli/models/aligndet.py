@@ -46,7 +46,7 @@ class AlignDet(Detector):
         """{"adm_class", "adm_box"} and the DPM's as "dpm_...". The ADM is matched on the anchors just refined."""
         refined, dpm_losses = self.refine(features, geometry, truth)
         logits, deltas = self.adm(features, refined, geometry.strides)
-        classes, boxes = self.loss(torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(refined, dim=1), truth)
+        classes, boxes = self.loss(logits, torch.cat(deltas, dim=1), torch.cat(refined, dim=1), truth)
         losses = {f"dpm_{name}": loss for name, loss in dpm_losses.items()}
         return losses | {"adm_class": classes, "adm_box": boxes}
 

@@ -67,7 +67,9 @@ class Detector(nn.Module):
         if self.training:
             if targets is None:
                 raise ValueError("a detector in training mode needs targets")
-            return self.losses(features, geometry, pad_targets(targets, pixels.device))
+            truth = pad_targets(targets, pixels.device)
+            del pixels  # nothing needs them where the stem is frozen, and losses are when memory is fullest
+            return self.losses(features, geometry, truth)
         return self.detect(features, geometry)
 
     def raw_forward(self, pixels: Tensor) -> list[Candidates]:

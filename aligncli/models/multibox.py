@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aligncli.losses import box_loss, loss_normalizer
 from aligncli.matching import BACKGROUND, GroundTruth
 from aligncli.models.branches import flatten_cells, init_gaussian
-from aligncli.models.head_loss import DeltaLoss
+from aligncli.models.head_loss import DeltaLoss, join_levels
 from aligncli.models.sampling import keep_largest
 
 
@@ -53,15 +53,22 @@ class MultiBoxLoss(DeltaLoss):
     negatives_per_positive: float
 
     def __call__(
-        self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth, *, dropped: Tensor | None = None
+        self,
+        logits: Tensor | Sequence[Tensor],
+        deltas: Tensor,
+        references: Tensor,
+        truth: GroundTruth,
+        *,
+        dropped: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Class loss and box loss, scalars. Without a positive in the batch both are zero.
 
         Args:
-            logits: (N, R, K + 1). deltas: (N, R, 4), relative to references.
+            logits: (N, R, K + 1), or one such tensor a level. deltas: (N, R, 4), relative to references.
             references: (R, 4) or (N, R, 4) xyxy pixels: predefined anchors, or refined ones.
             dropped: (N, R) bool, references that may not be negatives.
         """
+        logits = join_levels(logits)
         matches = self.matcher(references, truth)
         if dropped is not None:
             matches = matches.ignoring(dropped & ~matches.positive)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+PRODUCT_ROWS = 4096  # of one product, about: more images at a time only make copies for the grid larger
 MIN_CHANNELS = 128  # of the input, from which on the products win; with 64 both take as long
 
 
@@ -74,15 +75,28 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], paddi
         x: the input (N, C, H, W). grad: of the output, (N, O, H + 2 ph - kh + 1, W + 2 pw - kw + 1).
         kernel_size, padding: (kh, kw) and (ph, pw).
     """
-    (height, width), (top, left) = kernel_size, padding
+    gradient = x.new_empty(grad.shape[1], *kernel_size, x.shape[1])
+    images = max(1, PRODUCT_ROWS // grad[0, 0].numel())
+    for first, (own_x, own_grad) in enumerate(zip(x.split(images), grad.split(images), strict=True)):
+        _add_weight_gradient(own_x, own_grad, padding, gradient, is_first=first == 0)
+    return gradient.permute(0, 3, 1, 2)
+
+
+def _add_weight_gradient(
+    x: Tensor, grad: Tensor, padding: tuple[int, int], gradient: Tensor, *, is_first: bool
+) -> None:
+    """Add the share of some images to the gradient (O, kh, kw, C), which holds nothing yet before the first."""
+    (height, width), (top, left) = gradient.shape[1:3], padding
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
     # The same grid: an output lies where its first tap reads, and zeros lie where there is no output.
     outputs = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, width - 1, 0, height - 1)).flatten(0, 2)  # (M, O)
     inputs, row = padded.flatten(0, 2), padded.shape[2]  # (M, C)
     count = len(inputs) - (height - 1) * row - (width - 1)  # what follows has no output
-    gradient = x.new_empty(grad.shape[1], height, width, x.shape[1])
     for tap_y in range(height):
         for tap_x in range(width):
             shift = tap_y * row + tap_x
-            torch.mm(outputs[:count].T, inputs[shift : shift + count], out=gradient[:, tap_y, tap_x])
-    return gradient.permute(0, 3, 1, 2)
+            taps, tap = (outputs[:count].T, inputs[shift : shift + count]), gradient[:, tap_y, tap_x]
+            if is_first:
+                torch.mm(*taps, out=tap)
+            else:
+                tap.addmm_(*taps)

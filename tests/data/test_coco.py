@@ -277,3 +277,47 @@ def test_real_folders_load_and_agree_with_their_files(real_set, folder):
             image, target = dataset[index]
             assert tuple(image.shape[1:]) == target["size"]
             assert (target["boxes"][:, 2:] > target["boxes"][:, :2]).all()
+
+
+def as_jpeg(folder, *, times: int) -> None:
+    """The training images as JPEG files of that many times the size, boxes with them."""
+    path = folder.root / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    for image in document["images"]:
+        name = image["file_name"].replace(".png", ".jpg")
+        size = (times * image["width"], times * image["height"])
+        Image.open(folder.images / image["file_name"]).resize(size).save(folder.images / name)
+        image |= {"file_name": name, "width": size[0], "height": size[1]}
+    for annotation in document["annotations"]:
+        annotation["bbox"] = [times * x for x in annotation["bbox"]]
+    path.write_text(json.dumps(document))
+
+
+def test_large_jpeg_images_may_come_reduced_with_boxes_and_scale(folder):
+    as_jpeg(folder, times=8)
+    image, target = CocoDataset(folder.config(min_decoded_side=100), "train")[1]  # 240 x 320 in the file
+    assert tuple(image.shape) == (3, 120, 160)
+    assert target["boxes"].tolist() == [[6, 8, 46, 88], [120, 80, 152, 112]]
+    assert (target["size"], target["scale"]) == ((240, 320), (0.5, 0.5))
+
+
+def test_what_is_decoded_reduced_reaches_the_network_where_the_whole_would(folder):
+    as_jpeg(folder, times=8)
+    whole, reduced = (
+        list(eval_loader(CocoDataset(folder.config(min_decoded_side=side), "train"), INPUT, batch_size=1))
+        for side in (0, 30)
+    )
+    for (_, [expected]), (_, [found]) in zip(whole, reduced, strict=True):
+        torch.testing.assert_close(found["boxes"], expected["boxes"])
+        assert found["scale"] == pytest.approx(expected["scale"])
+        assert found["size"] == expected["size"]
+
+
+def test_a_wrong_size_is_found_in_a_reduced_image_too(folder):
+    as_jpeg(folder, times=8)
+    path = folder.root / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    document["images"][0]["width"] *= 2
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="320"):
+        CocoDataset(folder.config(min_decoded_side=30), "train")[0]

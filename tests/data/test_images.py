@@ -16,6 +16,7 @@ from aligncli.data.images import (
     file_name_fault,
     inspect_image,
     read_image,
+    read_reduced,
     safe_image_path,
 )
 from aligncli.errors import DataError
@@ -299,3 +300,53 @@ def test_the_image_folder_itself_may_be_a_link(tmp_path):
 def test_a_name_too_long_for_the_file_system_is_a_missing_file(tmp_path, length):
     with pytest.raises(DataError, match="no such file"):
         read_image(safe_image_path(tmp_path, "a" * length))
+
+
+def smooth(height, width):
+    """RGB that varies slowly, so that every way to reduce it gives about the same."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [127 + 100 * np.sin(rows / 40), 127 + 100 * np.cos(columns / 50), (rows + columns) / 8]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+def reduced_and_whole(path, min_side, *, shape, orientation=1):
+    """A smooth JPEG decoded as asked, the blocks of the whole that its pixels stand for, and its facts."""
+    image = Image.fromarray(smooth(*shape))
+    exif = image.getexif()
+    exif[ORIENTATION] = orientation
+    image.save(path, quality=95, exif=exif)
+    reduced, facts = read_reduced(path, min_side=min_side)
+    whole = read_image(path)
+    assert (facts.height, facts.width) == tuple(whole.shape[1:])
+    times = round(1 / facts.scale)
+    edge = [(-side) % times for side in whole.shape[1:]]
+    reached = torch.nn.functional.pad(whole[None].float(), (0, edge[1], 0, edge[0]), mode="replicate")
+    return reduced.float(), torch.nn.functional.avg_pool2d(reached, times)[0], facts
+
+
+@pytest.mark.parametrize(
+    ("min_side", "shape"),
+    [(0, (403, 601)), (404, (403, 601)), (201, (202, 301)), (150, (202, 301)), (100, (101, 151)), (1, (51, 76))],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_eighth_that_is_large_enough(tmp_path, min_side, shape):
+    reduced, blocks, facts = reduced_and_whole(tmp_path / "a.jpg", min_side, shape=(403, 601))
+    assert tuple(reduced.shape) == (3, *shape)
+    assert shape == (-(-403 // (1 / facts.scale)), -(-601 // (1 / facts.scale)))
+    assert (reduced - blocks).abs().mean() < 1  # grey levels
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(("height", "divisor"), [(400, 8), (404, 4), (402, 2), (403, 1)])
+def test_one_that_is_turned_is_divided_by_what_divides_its_sides(tmp_path, orientation, height, divisor):
+    reduced, blocks, facts = reduced_and_whole(tmp_path / "a.jpg", 20, shape=(height, 600), orientation=orientation)
+    assert facts.scale == 1 / divisor
+    assert tuple(reduced.shape[1:]) == (facts.height // divisor, facts.width // divisor)
+    assert (reduced - blocks).abs().mean() < 1
+
+
+@pytest.mark.parametrize("extension", ["png", "webp", "bmp"])
+def test_other_formats_are_never_reduced(tmp_path, extension):
+    Image.fromarray(smooth(80, 120)).save(tmp_path / f"a.{extension}", lossless=True)
+    image, facts = read_reduced(tmp_path / f"a.{extension}", min_side=10)
+    assert facts == ImageFacts(80, 120)
+    np.testing.assert_array_equal(image.permute(1, 2, 0), smooth(80, 120))

@@ -198,3 +198,11 @@ def test_a_jitter_range_the_wrong_way_round_is_refused():
     inputs = InputConfig(min_short_side=801, max_short_side=800)
     with pytest.raises(RecipeError, match=r"'input\.min_short_side': 801 exceeds max_short_side 800"):
         train_loader(Numbered(), inputs, batch_size=2, seed=0, num_batches=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_for_a_gpu_images_wait_in_pinned_memory():
+    images, targets = next(iter(eval_loader(Numbered(), INPUT, batch_size=2, pin_memory=True)))
+    assert all(image.is_pinned() for image in images)
+    assert [target["image_id"] for target in targets] == [100, 101]

@@ -19,15 +19,15 @@ WORKERS = InputConfig(min_short_side=32, max_short_side=32, long_side=64, worker
 @pytest.fixture
 def spoilt(folder, monkeypatch):
     """The folder's validation set, where reading val1.png does something else."""
-    read = coco.read_image
+    read = coco.read_reduced
 
     def spoil(act):
-        def read_or_act(path):
+        def read_or_act(path, **options):
             if path.name == "val1.png":
                 act()
-            return read(path)
+            return read(path, **options)
 
-        monkeypatch.setattr(coco, "read_image", read_or_act)
+        monkeypatch.setattr(coco, "read_reduced", read_or_act)
         return coco.CocoDataset(folder.config(), "val")
 
     return spoil

@@ -63,8 +63,13 @@ def boxes_of(
 
 
 def open_image(dataset: DetectionDataset, image: ImageScore) -> Image.Image:
-    """The upright RGB image of the data set. Raises DataError where it cannot be read."""
-    return Image.fromarray(dataset[image.index][0].permute(1, 2, 0).numpy())
+    """The upright RGB image of the data set at its own size. Raises DataError where it cannot be read."""
+    pixels, target = dataset[image.index]
+    (height, width), (scale_x, scale_y) = target["size"], target["scale"]
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), box=(0, 0, width * scale_x, height * scale_y))  # it was decoded reduced
 
 
 def draw(image: Image.Image, boxes: Sequence[Box], *, num_classes: int) -> Image.Image:

@@ -1,6 +1,6 @@
 """What heads on predefined anchors share: references are the anchors, values are deltas relative to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -20,8 +20,10 @@ class AnchorLoss(Protocol):
         """References (..., 4) and deltas (..., 4) to boxes in xyxy pixels."""
         ...
 
-    def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-        """Class loss and box loss, scalars, of logits (N, R, K), deltas (N, R, 4) and anchors (R, 4)."""
+    def __call__(
+        self, logits: Sequence[Tensor], deltas: Tensor, references: Tensor, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """Class loss and box loss, scalars, of logits (N, R_l, K) a level, deltas (N, R, 4) and anchors (R, 4)."""
         ...
 
 
@@ -47,7 +49,7 @@ class AnchorHead(DenseHead):
         del geometry
         assert predictions.logits is not None
         classes, boxes = self.loss(
-            torch.cat(predictions.logits, dim=1),
+            predictions.logits,
             torch.cat(predictions.values, dim=1),
             torch.cat(predictions.references),
             truth,

@@ -47,7 +47,10 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def losses(self, predictions: Predictions, geometry: Geometry, truth: GroundTruth) -> dict[str, Tensor]:
-        """Scalar losses by name ("class", "box", ...), weighted and normalised; predictions hold logits."""
+        """Scalar losses by name ("class", "box", ...), weighted and normalised; predictions hold logits.
+
+        The logits may be overwritten (see `focal_loss`): they are not to be read after this.
+        """
         raise NotImplementedError
 
     def score_logits(self, predictions: Predictions) -> list[Tensor]:

@@ -109,8 +109,7 @@ class FCOSHead(DenseHead):
         matches = assign_cells(cells, truth, positive=self._region(len(geometry.strides)))
         num_positives = loss_normalizer(matches, "positives")
         wanted = torch.where(matches.positive, wanted_centerness(cells.boxes, matches.boxes), 0.0)  # (N, R)
-        logits = torch.cat(predictions.logits, dim=1)
-        classes = focal_loss(logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        classes = focal_loss(predictions.logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
         boxes = iou_loss(self.decode(cells.boxes, torch.cat(predictions.values, dim=1).float()), matches.boxes)
         centers = F.binary_cross_entropy_with_logits(
             torch.cat(predictions.centerness, dim=1).float(), wanted, reduction="none"

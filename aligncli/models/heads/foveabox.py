@@ -95,8 +95,7 @@ class FoveaBoxHead(DenseHead):
             ignored=self._region(self.surround, num_levels),
         )
         num_positives = loss_normalizer(matches, "positives")
-        logits = torch.cat(predictions.logits, dim=1)
-        classes = focal_loss(logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        classes = focal_loss(predictions.logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
         values = torch.cat(predictions.values, dim=1).float()
         distance = F.smooth_l1_loss(
             values, self.encode(cells.boxes, matches.boxes), beta=self.smooth_l1_beta, reduction="none"

@@ -122,8 +122,7 @@ class FSAFHead(DenseHead):
         cells = Cells.of(predictions.references)
         matches = assign_cells(cells, truth, positive=effective, ignored=ignoring)
         scale = self.weight / loss_normalizer(matches, "positives")
-        logits = torch.cat(predictions.logits, dim=1)
-        classes = focal_loss(logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        classes = focal_loss(predictions.logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
         overlap = iou_loss(self.decode(cells.boxes, torch.cat(predictions.values, dim=1).float()), matches.boxes)
         boxes = torch.where(matches.positive, overlap, 0.0).sum()
         losses = {"class": classes * scale, "box": boxes * scale}

@@ -164,7 +164,7 @@ class GuidedAnchoringHead(DenseHead):
         assert predictions.logits is not None
         assert predictions.locations is not None
         classes, boxes = self.loss(
-            torch.cat(predictions.logits, dim=1),
+            predictions.logits,
             torch.cat(predictions.values, dim=1),
             torch.cat(predictions.references, dim=1),
             truth,
@@ -197,7 +197,7 @@ class GuidedAnchoringHead(DenseHead):
     def _location_loss(self, locations: list[Tensor], cells: Cells, geometry: Geometry, truth: GroundTruth) -> Tensor:
         targets = self.location_targets(cells, geometry.strides, truth)
         labels = targets.labels.clamp(max=0)  # one class: object
-        loss = focal_loss(torch.cat(locations, dim=1), labels, alpha=self.loss.focal_alpha, gamma=self.loss.focal_gamma)
+        loss = focal_loss(locations, labels, alpha=self.loss.focal_alpha, gamma=self.loss.focal_gamma)
         return loss * self.location_weight / loss_normalizer(targets, self.loss.normalizer)
 
     def _shape_loss(self, shapes: list[Tensor], cells: Cells, geometry: Geometry, truth: GroundTruth) -> Tensor:

@@ -133,8 +133,7 @@ class RepPointsHead(DenseHead):
         initial = torch.cat(predictions.initial, dim=1)
         matches = self.matcher(self.decode(cells, initial.detach()), truth)
         normalizer = loss_normalizer(matches, "positives")
-        logits = torch.cat(predictions.logits, dim=1)
-        classes = focal_loss(logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        classes = focal_loss(predictions.logits, matches.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
         refined = self._box_loss(torch.cat(predictions.values, dim=1), cells, matches.boxes, matches.positive)
         return {
             "initial_box": self._initial_loss(initial, cells, geometry, truth) * self.initial_weight,

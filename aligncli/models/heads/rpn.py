@@ -4,6 +4,7 @@ One 3x3 convolution for both predictors, shared by all levels as in FPN (Lin et 
 random anchors an image, half of them positive where there are enough. It knows no classes, so it is no detector.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from aligncli.losses import box_loss, count_normalizer
 from aligncli.matching import GroundTruth
 from aligncli.models.branches import flatten_cells, init_gaussian
 from aligncli.models.detector import Geometry
-from aligncli.models.head_loss import DeltaLoss
+from aligncli.models.head_loss import DeltaLoss, join_levels
 from aligncli.models.heads.anchor_head import AnchorHead
 from aligncli.models.heads.base import Predictions
 from aligncli.models.sampling import sample_balanced
@@ -28,20 +29,24 @@ class RPNLoss(DeltaLoss):
     samples_per_image: int
     positive_fraction: float
 
-    def __call__(self, logits: Tensor, deltas: Tensor, references: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, logits: Tensor | Sequence[Tensor], deltas: Tensor, references: Tensor, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
         """Objectness loss and box loss, scalars; both are divided by the number of sampled anchors.
 
         With several processes each draws its images' anchors from a random stream of its own.
 
         Args:
-            logits: (N, R, 1). deltas: (N, R, 4), relative to references (R, 4), xyxy pixels.
+            logits: (N, R, 1), or one such tensor a level. deltas: (N, R, 4), relative to references (R, 4), in xyxy
+                pixels.
         """
         matches = self.matcher(references, truth)
         sampled = sample_balanced(
             matches.labels, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
         scale = self.weight / count_normalizer(sampled.sum())
-        entropy = F.binary_cross_entropy_with_logits(logits[..., 0].float(), matches.positive.float(), reduction="none")
+        wanted = matches.positive.float()
+        entropy = F.binary_cross_entropy_with_logits(join_levels(logits)[..., 0].float(), wanted, reduction="none")
         objectness = torch.where(sampled, entropy, 0.0).sum()
         drawn = matches.ignoring(~sampled)
         boxes = box_loss(deltas, references, drawn, beta=self.smooth_l1_beta, stds=self.box_stds)

@@ -1,12 +1,15 @@
 """A run folder can be loaded, evaluated and used on files."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from aligncli.engine import inference
+from aligncli.engine.compiling import compile_detector
 from aligncli.engine.evaluate import evaluate_run
 from aligncli.engine.inference import load_run, predict_images
 from aligncli.engine.train import train
@@ -54,8 +57,9 @@ def test_the_precision_asked_for_is_that_of_the_maps(trained, tmp_path):
     assert seen == [torch.float32, torch.bfloat16]
 
 
-@pytest.mark.slow
-def test_a_compiled_detector_finds_the_same_in_images_of_any_size(trained, tmp_path):
+def test_a_compiled_detector_finds_the_same_in_images_of_any_size(trained, tmp_path, monkeypatch):
+    """Traced as for the real compiler, which takes minutes to write code for all of it."""
+    monkeypatch.setattr(inference, "compile_detector", partial(compile_detector, backend="aot_eager"))
     run = load_run(trained.run_dir)
     run.model.postprocess.logit_threshold = -float("inf")
     draw = np.random.default_rng(0)
@@ -72,7 +76,7 @@ def test_a_compiled_detector_finds_the_same_in_images_of_any_size(trained, tmp_p
 
 
 def test_a_machine_that_compiles_nothing_is_told_in_one_line(trained, monkeypatch):
-    def compile_nothing(function):
+    def compile_nothing(function, **options):
         def call(x):
             raise RuntimeError("no working compiler\nand a long story")
 

@@ -36,6 +36,12 @@ def test_traffic_is_operands_and_results_once():
     assert (work.flops, work.traffic) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
 
 
+def test_products_that_are_added_in_place_are_counted():
+    total, a, b = torch.zeros(8, 4), torch.ones(8, 16), torch.ones(16, 4)
+    work, _ = watch_work(lambda: total.addmm_(a, b))
+    assert work.flops == 2 * 8 * 16 * 4
+
+
 def test_composite_operators_are_counted_in_inference_mode_too():
     x, weight = torch.ones(1, 3, 8, 8), torch.ones(5, 3, 3, 3)
     with torch.inference_mode():

@@ -191,10 +191,10 @@ def test_a_folder_for_a_name_is_refused_before_anything_is_detected(
     assert f"{tmp_path} is a folder" in line
 
 
-@pytest.mark.parametrize("options", [["--save", "x.json"], ["--split", "test"]])
-def test_files_that_are_scored_take_no_save_and_no_test_split(run: Run, options: list[str]) -> None:
+@pytest.mark.parametrize("options", [["--save", "x.json"], ["--split", "test"], ["--amp", "none"], ["--compile"]])
+def test_files_that_are_scored_take_nothing_that_is_about_detecting(run: Run, options: list[str]) -> None:
     line = run("eval", "--annotations", "a", "--detections", "b", *options).error_line()
-    assert "--save and --split test go with a RUN folder" in line
+    assert "--save, --split test, --amp and --compile go with a RUN folder" in line
 
 
 def test_only_eval_knows_the_test_split(run: Run, data_folder: Path) -> None:

@@ -39,7 +39,13 @@ def deform_conv2d_backward_flops(cotangent: Shape, _features: Shape, weight: Sha
     return 4 * math.prod(cotangent) * math.prod(weight[1:])
 
 
+def added_product_flops(_total: Shape, left: Shape, right: Shape, *_: Any, **__: Any) -> int:
+    """Of a product (m, k) by (k, n) that is added in place, which torch's own rules leave out."""
+    return 2 * left[0] * left[1] * right[1]
+
+
 RULES: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.addmm_: added_product_flops,
     torch.ops.torchvision.deform_conv2d: deform_conv2d_flops,
     torch.ops.torchvision._deform_conv2d_backward: deform_conv2d_backward_flops,
 }

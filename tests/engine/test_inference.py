@@ -59,7 +59,7 @@ def test_the_precision_asked_for_is_that_of_the_maps(trained, tmp_path):
 
 def test_a_compiled_detector_finds_the_same_in_images_of_any_size(trained, tmp_path, monkeypatch):
     """Traced as for the real compiler, which takes minutes to write code for all of it."""
-    monkeypatch.setattr(inference, "compile_detector", partial(compile_detector, backend="aot_eager"))
+    monkeypatch.setattr(inference, "compile_detector", partial(compile_detector, backend="eager"))
     run = load_run(trained.run_dir)
     run.model.postprocess.logit_threshold = -float("inf")
     draw = np.random.default_rng(0)

@@ -81,15 +81,7 @@ def evaluate(
     """
     from aligncli.cli.render import Output
 
-    choice = DetectorChoice(
-        source=run or "",
-        parts=options.read_code(code),
-        weights=weights,
-        download=options.may_download(download=download, offline=offline),
-        amp=amp,
-        compiled=compiled,
-        device=device,
-    )
+    download = options.may_download(download=download, offline=offline)
     output = Output(json=json)
     files = annotations is not None and detections is not None
     if files == (run is not None) or (not files and (annotations or detections)):
@@ -102,7 +94,17 @@ def evaluate(
                 "--save, --split test, --amp and --compile go with a RUN folder: --annotations detects nothing"
             )
         _score_files(annotations, detections, evaluator=evaluator, per_class=per_class, output=output)
-    elif split is EvalSplit.test:
+        return
+    choice = DetectorChoice(
+        source=run or "",
+        parts=options.read_code(code),
+        weights=weights,
+        download=download,
+        amp=amp,
+        compiled=compiled,
+        device=device,
+    )
+    if split is EvalSplit.test:
         if save is None:
             raise UserError("--split test needs --save FILE.json: COCO's server scores test-dev, from that file")
         if evaluator or per_class:

@@ -54,20 +54,21 @@ def predict(
     Writes a PNG file with boxes for each image and lists what was found."""
     from aligncli.cli.render import Output
 
-    choice = DetectorChoice(
-        source=run,
-        parts=options.read_code(code),
-        weights=weights,
-        download=options.may_download(download=download, offline=offline),
-        amp=amp,
-        compiled=compiled,
-        device=device,
-    )
+    download = options.may_download(download=download, offline=offline)
     if not images:
         raise UserError("no images given: name one or more image files after the run folder")
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise DataError(f"image {missing[0]} does not exist: expected an image file")
+    choice = DetectorChoice(
+        source=run,
+        parts=options.read_code(code),
+        weights=weights,
+        download=download,
+        amp=amp,
+        compiled=compiled,
+        device=device,
+    )
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.pictures import class_colours, draw_boxes

@@ -42,9 +42,9 @@ def build_optimizer(
     groups = parameter_groups(dict(parameters), part.lr_factors, lr)
     match part:
         case SGDConfig():
-            return SGD(groups, lr=lr, momentum=part.momentum, weight_decay=part.weight_decay)
+            return SGD(groups, lr=lr, momentum=part.momentum, weight_decay=part.weight_decay, fused=True)
         case AdamWConfig():
-            return AdamW(groups, lr=lr, weight_decay=part.weight_decay)
+            return AdamW(groups, lr=lr, weight_decay=part.weight_decay, fused=True)
 
 
 def parameter_groups(

@@ -11,6 +11,7 @@ import torch
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True, scope="session")

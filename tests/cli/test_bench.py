@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aligncli.analysis.bench import contenders, detectors
+from aligncli.analysis.bench import contenders, detectors, fairness, memory
 from aligncli.cli.bench.shared import milliseconds, parse_names, parse_size
 from aligncli.errors import UserError
 from tests.cli.command_line import Run
@@ -18,6 +18,19 @@ SMALL = [
     *("bench", "op", "--levels", "p4,p5", "--size", "64x96", "--in-channels", "4", "--out-channels", "4"),
     *("--runs", "2", "--seconds", "1", "--threads", "1", "--device", "cpu", "--backend", "portable"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own rate takes a moment instead of seconds."""
+    monkeypatch.setitem(fairness.PRODUCT_SIDES, "cpu", 64)
+    monkeypatch.setattr(fairness, "COPIED", 1 << 20)
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system that does not tell a process's memory: saves the start of one."""
+    monkeypatch.setattr(memory, "CLEAR_REFS", Path("nowhere"))
 
 
 def test_people_get_tables_that_fit_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +65,7 @@ def test_json_is_alone_on_stdout_with_every_sample(run: Run) -> None:
         assert 0 <= result["memory"]["peak"] < 1 << 27
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_a_wrong_contender_ends_with_code_1_and_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     right = contenders.roi_conv
     monkeypatch.setattr(contenders, "roi_conv", lambda *args, **kw: [-level for level in right(*args, **kw)])
@@ -280,6 +294,7 @@ def test_evaluators_in_json_are_alone_on_stdout(run: Run) -> None:
     assert "error: " in run(*SCORES, "--detections", "0").stderr
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_growth_is_one_table_and_one_picture(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
     picture = tmp_path / "growth.png"
@@ -304,6 +319,7 @@ def test_wrong_growth_is_one_line(run: Run, arguments: list[str], message: str) 
     assert message in run("bench", "train", *arguments).error_line()
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_every_benchmark_draws_itself(run: Run, tmp_path: Path) -> None:
     commands = {
         "op": [*SMALL, "--forward-only", "--peers", "conv2d"],

@@ -12,7 +12,7 @@ from aligncli.analysis.bench.report import Report, Result
 from aligncli.analysis.bench.roofline import MARKERS, draw_roofline, name_colours, roofline_points
 
 BAR, MARGINS, ROOFLINE = 0.36, 1.3, 3.4  # inches
-ROOM_FOR_LABELS = 1.3  # of the longest bar
+ROOM_FOR_LABELS = 1.3  # of the longest bar and its quartile
 IN_WORDS = {"o": "circles", "s": "squares"}
 
 
@@ -46,13 +46,12 @@ def _draw_bars(
     title: Callable[[str], str],
 ) -> None:
     lengths = [result.seconds.median * 1e3 if result.samples else 0.0 for result in results]
-    longest = max(lengths, default=0.0) or 1.0
-    for row, (result, length) in enumerate(zip(results, lengths, strict=True)):
+    ends = [result.seconds.high * 1e3 if result.samples else 0.0 for result in results]
+    longest = max(ends, default=0.0) or 1.0
+    for row, (result, length, end) in enumerate(zip(results, lengths, ends, strict=True)):
         axes.barh(row, length, color=colours[result.name], height=0.66)
-        end = length
         if result.samples:
-            start, end = result.seconds.low * 1e3, result.seconds.high * 1e3
-            axes.plot([start, end], [row, row], color="black", linewidth=1)
+            axes.plot([result.seconds.low * 1e3, end], [row, row], color="black", linewidth=1)
         axes.text(end + longest * 0.015, row, bar_label(report, result), va="center", fontsize=9)
     axes.set_yticks(range(len(results)), [title(result.name) for result in results], fontsize=9)
     axes.invert_yaxis()

@@ -45,13 +45,14 @@ def draw_roofline(axes: Axes, report: Report, colours: dict[str, tuple[float, ..
     right = max(ridge, *(x for _, x, _ in points)) * DECADES
     axes.plot([left, ridge, right], [left * slope, roof, roof], color=INK, linewidth=1.4)
     axes.text(right, roof * 1.06, f"GEMM {roof:,.0f} GFLOP/s", ha="right", va="bottom", fontsize=8, color=INK)
-    axes.text(left * 3, left * slope * 1.2, f"copy {slope:,.1f} GB/s", fontsize=8, color=MUTED)
+    axes.text(left * 3, left * slope * 1.2, f"copy {slope:,.1f} GB/s", fontsize=8, color=MUTED, clip_on=True)
     for result, x, y in points:
         marker = MARKERS.get(result.part, "o")
         axes.plot(x, y, marker, color=colours[result.name], markersize=7, markeredgecolor="white")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(min(y for *_, y in points) / 3, roof * 2)
+    heights = [roof, *(y for *_, y in points)]
+    axes.set_ylim(min(heights) / 3, max(heights) * 2)
     axes.set_xlabel("FLOP a byte", fontsize=9)
     axes.set_ylabel("GFLOP/s", fontsize=9)
     clean_axes(axes)

@@ -1,4 +1,4 @@
-"""Every packaged recipe builds, takes a training step that reaches each weight, detects; the small ones overfit."""
+"""Every packaged recipe builds, learns with each of its weights, detects; the small ones overfit."""
 
 import pytest
 import torch
@@ -54,19 +54,15 @@ def scale_down_backbone(model) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_one_step_changes_every_weight_that_trains(name):
+def test_a_loss_s_gradient_reaches_every_weight_that_trains(name):
     model = build(name)
     scale_down_backbone(model)
-    trained = {key: x for key, x in model.named_parameters() if x.requires_grad}
-    before = {key: x.detach().clone() for key, x in trained.items()}
     losses = model(*batch(size=size_for(model)))
     assert all(torch.isfinite(loss) for loss in losses.values()), losses
     sum(losses.values()).backward()
-    without = [key for key, x in trained.items() if x.grad is None or not x.grad.any()]
-    assert without == []
-    torch.optim.Rprop(trained.values(), lr=0.01).step()  # by the gradient's sign: however small, it shows
-    unchanged = [key for key, x in trained.items() if torch.equal(x, before[key])]
-    assert unchanged == []
+    gradients = {key: x.grad for key, x in model.named_parameters() if x.requires_grad}
+    assert [key for key, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+    assert [key for key, gradient in gradients.items() if not gradient.isfinite().all()] == []
 
 
 @pytest.mark.slow
@@ -99,7 +95,7 @@ def test_two_images_are_learned_by_heart(name):
     images, targets = [x.float() / 255 for x, _ in samples], [target for _, target in samples]
     torch.manual_seed(0)
     model = build_model(recipe, num_classes=len(dataset.categories))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=120)
     history = []
     for step in range(1, 121):

@@ -25,7 +25,7 @@ def assert_is_the_reference(features, boxes, weight, bias, strides, tolerance):
     torch.testing.assert_close(rows.float(), exact, rtol=0, atol=tolerance * scale)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(problem=problems(dtype=torch.float32))
 def test_values_are_the_references_for_wild_problems(problem):
     features, boxes, weight, bias, stride = problem

@@ -1,8 +1,4 @@
-"""The `aligncli` command: assembles the commands, and is where every error ends.
-
-A user's error is one line and exit code 2, a bug is one line and exit code 1 (`--debug` shows the
-traceback), Ctrl-C is 130. Nothing here imports torch: `--help` has to be quick.
-"""
+"""The `aligncli` command: assembles the commands and runs one. Nothing here imports torch: `--help` has to be quick."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import functools
 import inspect
 import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -42,14 +37,12 @@ from aligncli.cli.bench import model as bench_model
 from aligncli.cli.bench import op as bench_op
 from aligncli.cli.bench import train as bench_train
 from aligncli.cli.examples import epilog
+from aligncli.cli.guard import guard
 from aligncli.cli.home.conversation import run_with_questions
-from aligncli.cli.render import print_error, show_log
-from aligncli.engine.faults import LONE_FAULT, Elsewhere, LoneFault
-from aligncli.engine.interrupt import Interrupted, sigterm_as_exit
+from aligncli.cli.render import show_log
+from aligncli.engine.interrupt import sigterm_as_exit
 from aligncli.environment import launched_place, let_missing_operators_run_on_the_cpu
-from aligncli.errors import UserError, first_line
 
-KEYBOARD_INTERRUPT = 130  # exit code
 # Plain help: rich's panels would cost a third of the start-up time and a usage error its one line.
 GROUP_SETTINGS: dict[str, Any] = {
     "invoke_without_command": True,
@@ -163,9 +156,6 @@ app.add_typer(runs_app)
 app.add_typer(data_app)
 app.add_typer(bench_app)
 
-# Click's class, or the copy of it that newer typers carry: the public name is that of a subclass.
-UsageError: Any = typer.BadParameter.__mro__[1]
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (without the program's name; default: the process's own) and exit."""
@@ -194,44 +184,3 @@ def _run(arguments: list[str]) -> int:
 
 def _call(arguments: Sequence[str]) -> int | None:
     return app(args=list(arguments), prog_name="aligncli", standalone_mode=False)
-
-
-def guard(command: Callable[[], int | None], *, debug: bool) -> int:
-    """The exit code of a command; every error ends here."""
-    try:
-        code = command()
-    except KeyboardInterrupt:
-        code = KEYBOARD_INTERRUPT
-    except Elsewhere as leaving:
-        return leaving.exit_code
-    except LoneFault as fault:
-        print_error(str(fault), debug=debug)
-        return LONE_FAULT
-    except UserError as error:
-        print_error(str(error), debug=debug)
-        return 2
-    except UsageError as error:
-        name = error.ctx.command_path if error.ctx else app.info.name
-        message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # newer typers' own words
-        print_error(f"{message} (see {name} --help)", debug=debug)
-        return error.exit_code
-    except Interrupted as stop:
-        print_error(
-            f"after iteration {stop.iteration}, a checkpoint is saved; go on with: "
-            f"aligncli train --resume --out {shlex.quote(str(stop.run_dir))}",
-            label="stopped",
-        )
-        return stop.exit_code
-    except OSError as error:
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug=debug)
-        return 2
-    except Exception as error:  # noqa: BLE001  (the boundary: whatever comes here is our bug)
-        if "torchvision::" in str(error):  # as in "operator torchvision::nms does not exist"
-            print_error(f"torchvision does not work ({first_line(error)}): aligncli doctor says why", debug=debug)
-            return 2
-        hint = "" if debug else " (run again with --debug for the traceback)"
-        print_error(f"{type(error).__name__}: {error}{hint}", label="internal error", debug=debug)
-        return 1
-    if code == KEYBOARD_INTERRUPT:  # typer has turned the exception into its exit code
-        print_error("by Ctrl-C", label="stopped")
-    return code or 0

@@ -16,7 +16,7 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
 def complete_study(incomplete: str) -> list[tuple[str, str]]:
     """Studies that `aligncli ablate` takes, each with its table and title."""
     from aligncli.catalog import load_study
-    from aligncli.cli.study_run import ablations
+    from aligncli.cli.studies import ablations
 
     studies = [load_study(name) for name in ablations()]
     offered = [*((study.name, f"{study.table}: {study.title}") for study in studies), ("all", "every one of them")]
@@ -25,6 +25,6 @@ def complete_study(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Run folders in the usual places, the newest first."""
-    from aligncli.cli.home.found import find_run_folders
+    from aligncli.cli.found import find_run_folders
 
     return [path for path in map(str, find_run_folders()) if path.startswith(incomplete)]

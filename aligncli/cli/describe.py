@@ -1,9 +1,9 @@
-"""Paths and metrics as commands print them."""
+"""Paths, commands and metrics as commands print them."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aligncli.cli.render import Output, number
@@ -15,6 +15,11 @@ AR_COLUMNS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 def shell_path(path: Path) -> str:
     """A path that can be pasted into a shell."""
     return shlex.quote(str(path))
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command as one types it."""
+    return shlex.join(["aligncli", *arguments])
 
 
 def show_metrics(

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncli.cli import options
-from aligncli.cli.render import Output
+from aligncli.cli.guard import guard
+from aligncli.cli.render import Output, show_log
+from aligncli.cli.train_job import TrainJob, run_job
+from aligncli.engine.interrupt import sigterm_as_exit
 from aligncli.environment import Place, launched_place, slurm_job
 from aligncli.errors import DeviceError, UserError
 
 if TYPE_CHECKING:
-    from aligncli.config import Recipe
     from aligncli.engine.distributed import World
     from aligncli.engine.elastic import Processes
 
@@ -40,21 +42,6 @@ MaxRestarts = Annotated[
         "--max-restarts", metavar="N", min=0, help="How often to go on from the last checkpoint when a process died."
     ),
 ]
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """A training as every process of it is told; `code` is the file with the recipe's own parts."""
-
-    recipe: Recipe
-    run_dir: Path
-    code: Path | None
-    device: str
-    threads: int | None
-    download: bool
-    json: bool
-    report: bool = True
-    debug: bool = False
 
 
 def asked_processes(
@@ -113,11 +100,6 @@ def check_processes(job: TrainJob, processes: Processes) -> str:
 
 def work(job: TrainJob) -> int:
     """What a started process does; returns its exit code. It goes on wherever there is a checkpoint."""
-    from aligncli.cli.app import guard
-    from aligncli.cli.render import show_log
-    from aligncli.cli.train import run_job
-    from aligncli.engine.interrupt import sigterm_as_exit
-
     place = launched_place()
     assert place is not None
     if place.rank == 0:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aligncli.cli.launch import TrainJob, check_processes, has_checkpoint
+from aligncli.cli.launch import check_processes, has_checkpoint
 from aligncli.cli.render import Output
+from aligncli.cli.train_job import TrainJob
 from aligncli.engine.interrupt import Interrupted
 from aligncli.engine.slurm.requeue import asks_for_requeue, requeue
 from aligncli.engine.slurm.settings import SlurmSettings, parse_settings

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aligncli.cli import options, study_run
+from aligncli.cli import options, studies, study_run
 from aligncli.cli.completion import complete_study
 
 StudyName = Annotated[
@@ -61,7 +61,7 @@ def pilot(
 
     Stop it with Ctrl-C and start it again: finished rows are not trained twice.
     """
-    names = (study_run.PILOT_ROI_CONV,) if roiconv else (study_run.PILOT,)
+    names = (studies.PILOT_ROI_CONV,) if roiconv else (studies.PILOT,)
     download = options.may_download(download=download, offline=offline)
     asked = study_run.Asked(
         names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run
@@ -90,7 +90,7 @@ def ablate(
 
     Stop it with Ctrl-C and start it again: finished rows are not trained twice, and tables share rows.
     """
-    names = study_run.all_names(scale.value) if study == "all" else (study,)
+    names = studies.all_names(scale.value) if study == "all" else (study,)
     download = options.may_download(download=download, offline=offline)
     asked = study_run.Asked(
         names, scale, seeds, data, out, jobs, launcher, slurm or (), device, assignments or [], download, dry_run

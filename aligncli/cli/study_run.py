@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from aligncli.engine.study_plan import Plan
     from aligncli.engine.study_results import StudyResult
 
-PILOT, PILOT_ROI_CONV = "pilot", "pilot_roiconv"
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -42,21 +40,6 @@ class Asked:
     def parallel(self) -> int:
         """Trainings side by side on this machine."""
         return self.jobs or 1
-
-
-def ablations() -> list[str]:
-    """Names of the studies but the pilots, which have a command of their own."""
-    from aligncli.catalog import study_names
-
-    return [name for name in study_names() if name not in (PILOT, PILOT_ROI_CONV)]
-
-
-def all_names(scale: str) -> tuple[str, ...]:
-    """Every study but the pilots that has something to train at this scale."""
-    from aligncli.catalog import load_study
-
-    studies = map(load_study, ablations())
-    return tuple(study.name for study in studies if any(scale in row.recipes for row in study.rows))
 
 
 def run_study(asked: Asked, *, json: bool) -> None:

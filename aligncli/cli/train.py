@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,8 @@ from aligncli.cli import launch, options, slurm_jobs
 from aligncli.cli.completion import complete_recipe
 from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
+from aligncli.cli.train_job import TrainJob, run_job
 from aligncli.errors import MissingChoice, UserError
-
-if TYPE_CHECKING:
-    from aligncli.catalog import Parts
-    from aligncli.cli.render import Output
-    from aligncli.engine.distributed import World
 
 RecipeName = Annotated[
     str | None,
@@ -127,7 +123,7 @@ def train(
                     _refuse_existing_run(out)
             parts = {**parts, **options.read_code(code)}
             code = code or (Path(recipe) if recipe and parts else None)
-        job = launch.TrainJob(
+        job = TrainJob(
             recipe=chosen,
             run_dir=out,
             code=code,
@@ -153,77 +149,3 @@ def _refuse_existing_run(run_dir: Path) -> None:
         raise UserError(f"--out {run_dir} is a file: expected a folder, which may be new")
     if (run_dir / "recipe.json").exists():
         raise UserError(f"{run_dir} already holds a run: add --resume to go on with it, or choose another --out")
-
-
-def run_job(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None) -> None:
-    """Train in this process, alone or as one of a world's, whose rank 0 tells."""
-    from aligncli.cli.render import Output
-
-    options.limit_threads(job.threads)
-    if world is None or world.is_main:
-        _train_and_tell(job, parts, resume=resume, world=world, output=Output(json=job.json))
-        return
-    from aligncli.engine.train import train as run_training
-
-    run_training(
-        job.recipe, job.run_dir, device=job.device, resume=resume, download=job.download, parts=parts, world=world
-    )
-
-
-def _train_and_tell(job: launch.TrainJob, parts: Parts, *, resume: bool, world: World | None, output: Output) -> None:
-    from aligncli.cli.describe import shell_path, show_metrics
-    from aligncli.cli.progress import duration
-    from aligncli.cli.report import report_training
-    from aligncli.config.describe import describe_data, describe_model
-
-    with output.waiting():  # torch takes seconds to import
-        from aligncli.engine.distributed import ALONE
-        from aligncli.engine.train import train as run_training
-
-        device = options.pick_device(job.device)
-    recipe, run_dir, world = job.recipe, job.run_dir, world or ALONE
-    share = recipe.schedule.batch_size / recipe.schedule.accumulate / world.size
-    header = [
-        f"recipe: {recipe.name}, {recipe.summary}",
-        f"model: {describe_model(recipe.model)}",
-        f"data: {describe_data(recipe.data)}",
-        f"device: {device}"
-        if world.size == 1
-        else f"{world.size} processes with {share:g} images each at a time, the first on {device}",
-    ]
-    with output.progress(header) as reporter:
-        result = run_training(
-            recipe,
-            run_dir,
-            device=device,
-            resume=resume,
-            download=job.download,
-            parts=parts,
-            reporter=reporter,
-            world=world,
-        )
-    show_metrics(
-        output,
-        result.metrics,
-        title=f"{recipe.name} after {result.iterations:,} iterations, validation split",
-        area_bins=recipe.evaluation.area_bins,
-        paper=recipe.paper,
-    )
-    report = report_training(run_dir, device=device, parts=parts, output=output) if job.report else None
-    output.line(f"run folder: {run_dir} ({duration(result.seconds)})")
-    if report is not None:
-        output.line(f"report: {report}")
-    output.line("next:")
-    needed = f" --code {shell_path(job.code)}" if job.code else ""
-    output.line(f"  aligncli eval {shell_path(run_dir)} --per-class{needed}")
-    output.line(f"  aligncli predict {shell_path(run_dir)} IMAGE...{needed}")
-    output.data(
-        {
-            "run": str(run_dir),
-            "recipe": recipe.name,
-            "iterations": result.iterations,
-            "seconds": round(result.seconds, 2),
-            "report": str(report) if report else None,
-            **result.metrics,
-        }
-    )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aligncli.catalog import load_recipe
-from aligncli.cli import launch
 from aligncli.cli.slurm_jobs import training_command
+from aligncli.cli.train_job import TrainJob
 from aligncli.engine.elastic import Processes
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.slurm.settings import parse_settings
@@ -74,7 +74,7 @@ def test_a_job_is_submitted_once_and_says_how_to_follow_it(run: Run, cluster: Cl
 
 
 def test_the_command_of_a_job_says_all_that_was_asked_for(tmp_path: Path) -> None:
-    job = launch.TrainJob(load_recipe("quickstart"), tmp_path, Path("parts.py"), "auto", 3, True, False)
+    job = TrainJob(load_recipe("quickstart"), tmp_path, Path("parts.py"), "auto", 3, True, False)
     processes = Processes(per_machine=8, min_machines=2, max_machines=2, max_restarts=5)
     command = training_command(job, processes, parse_settings([]), resume=True)
     assert command[1:] == [

@@ -5,13 +5,13 @@ Elsewhere it is run as it is. Menus are imported when a question comes up: a who
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from aligncli.cli.describe import command_line
 from aligncli.cli.render import Output
 from aligncli.environment import launched_place, terminal_can_redraw
 from aligncli.errors import MissingChoice
@@ -54,11 +54,6 @@ def run_with_questions(arguments: Sequence[str], call: Call) -> int | None:
             if not answer:
                 raise
             arguments = _tell([*arguments, *answer])
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """A command as one types it."""
-    return shlex.join(["aligncli", *arguments])
 
 
 def _ask_for(error: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aligncli.cli.home.found import find_data, find_run_folders
+from aligncli.cli.found import find_data, find_run_folders
 from aligncli.cli.home.menu import Item, ask_path, choose
 
 ANOTHER = "another folder"
@@ -49,7 +49,7 @@ def ask_recipe() -> str | None:
 def ask_study() -> str | None:
     """The name of a study that `aligncli ablate` takes."""
     from aligncli.catalog import load_study
-    from aligncli.cli.study_run import ablations
+    from aligncli.cli.studies import ablations
 
     studies = map(load_study, ablations())
     return choose(

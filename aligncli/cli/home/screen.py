@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligncli.cli.home.conversation import command_line
-from aligncli.cli.home.found import DataFolder, data_format_of, find_data, recent_runs
+from aligncli.cli.describe import command_line
+from aligncli.cli.found import DataFolder, data_format_of, find_data, recent_runs
 from aligncli.cli.home.machine import describe_device, describe_kernels
 from aligncli.cli.home.menu import Item, ask_path, choose
 from aligncli.cli.home.questions import ask_data, ask_folder, ask_recipe, ask_run
@@ -167,7 +167,7 @@ def _about_data(data: DataFolder) -> Command | None:
 
 def _run_study() -> Command | None:
     from aligncli.catalog import load_study, study_names
-    from aligncli.cli.study_run import PILOT, PILOT_ROI_CONV
+    from aligncli.cli.studies import PILOT, PILOT_ROI_CONV
 
     heads = {PILOT: ["pilot"], PILOT_ROI_CONV: ["pilot", "--roiconv"]}
     items: list[Item[Command | Ask]] = []

@@ -9,6 +9,7 @@ import typer
 
 from aligncli.catalog import load_recipe
 from aligncli.cli import launch, slurm_jobs
+from aligncli.cli.train_job import TrainJob
 from aligncli.engine.interrupt import SIGNALS, Interrupted, sigterm_as_exit, stop_on_signal, stopping_signals
 from aligncli.engine.slurm import node as slurm_node
 from aligncli.engine.slurm.node import become_training
@@ -26,7 +27,7 @@ def in_job(monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    return launch.TrainJob(load_recipe("quickstart"), tmp_path / "run", None, "cpu", None, False, False)
+    return TrainJob(load_recipe("quickstart"), tmp_path / "run", None, "cpu", None, False, False)
 
 
 @pytest.fixture

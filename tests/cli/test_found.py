@@ -1,4 +1,4 @@
-"""What the home screen finds around it."""
+"""Runs and data sets near the working folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aligncli.cli.home import found
-from aligncli.cli.home.found import DataFolder, data_format_of, find_data, find_run_folders, recent_runs
+from aligncli.cli import found
+from aligncli.cli.found import DataFolder, data_format_of, find_data, find_run_folders, recent_runs
 from tests.cli.command_line import make_data_folder, make_run_folder
 
 

@@ -43,6 +43,7 @@ class LineDisplay:
         self._write = write
         self._clock = clock
         self._stage = ""
+        self._done = 0
         self._last = 0.0
 
     def message(self, text: str) -> None:
@@ -50,8 +51,9 @@ class LineDisplay:
 
     def show(self, stage: str, done: int, total: int, status: str) -> None:
         now = self._clock()
-        if stage != self._stage or done == total or now - self._last >= SECONDS_BETWEEN_LINES:
-            self._stage, self._last = stage, now
+        ends = done == total and done != self._done
+        if stage != self._stage or ends or now - self._last >= SECONDS_BETWEEN_LINES:
+            self._stage, self._done, self._last = stage, done, now
             self._write(f"{stage} {done}/{total}  {status}".rstrip())
 
     def training(self, view: TrainingView) -> None:

@@ -77,7 +77,7 @@ def test_a_run_is_trained_and_evaluated_with_spawned_workers(tmp_path: Path) -> 
     sizes = {"schedule.iterations": 2, "schedule.batch_size": 2, "data.num_train": 4, "data.num_val": 2}
     changes = {**sizes, "input.workers": 1, "weights": "none"}
     options = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-    arguments = ["train", "--device", "cpu", "--threads", "1", "--out", str(tmp_path / "run"), *options]
+    arguments = ["train", "--device", "cpu", "--threads", "1", "--no-report", "--out", str(tmp_path / "run"), *options]
     ended = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "evaluation.json").is_file()

@@ -19,7 +19,7 @@ def train_arguments(run_dir: Path, changes: dict[str, object]) -> list[str]:
     """`train` on the recipe that takes a second, with these changes."""
     settings = SECONDS | {"weights": "none", "input.workers": 0} | changes
     values = [f"--set={key}={value}" for key, value in settings.items()]
-    return ["train", "aligndet_small", "--device", "cpu", "--out", str(run_dir), *values]
+    return ["train", "aligndet_small", "--device", "cpu", "--no-report", "--out", str(run_dir), *values]
 
 
 def start(*arguments: object, launcher: tuple[str, ...] = ("-m", "aligncli")) -> subprocess.Popen[str]:

@@ -92,12 +92,12 @@ class Progress:
 
 
 def training_command(job: Job, *, device: str, threads: int, download: bool) -> list[str]:
-    """The command that trains `job`, from its newest checkpoint where it has one.
+    """The command that trains `job`, from its newest checkpoint where it has one; a study's table is its report.
 
     Args:
         threads: CPU threads; 0 leaves torch's default. download: allow ImageNet weights to be fetched.
     """
-    command = [sys.executable, "-m", "aligncli", "train", "--device", device]
+    command = [sys.executable, "-m", "aligncli", "train", "--no-report", "--device", device]
     job.run_dir.parent.mkdir(parents=True, exist_ok=True)
     if RunFolder(job.run_dir).newest_checkpoint():
         command += ["--resume"]

@@ -52,8 +52,9 @@ class LineDisplay:
     def show(self, stage: str, done: int, total: int, status: str) -> None:
         now = self._clock()
         ends = done == total and done != self._done
+        self._done = done
         if stage != self._stage or ends or now - self._last >= SECONDS_BETWEEN_LINES:
-            self._stage, self._done, self._last = stage, done, now
+            self._stage, self._last = stage, now
             self._write(f"{stage} {done}/{total}  {status}".rstrip())
 
     def training(self, view: TrainingView) -> None:

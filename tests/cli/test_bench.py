@@ -19,6 +19,9 @@ SMALL = [
     *("--runs", "2", "--seconds", "1", "--threads", "1", "--device", "cpu", "--backend", "portable"),
 ]
 
+# matplotlib warns where text that reaches out of its axes leaves these no room
+WELL_LAID_OUT = pytest.mark.filterwarnings("error:constrained_layout not applied:UserWarning")
+
 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +160,7 @@ def test_detectors_in_json_are_alone_on_stdout(run: Run) -> None:
     assert all(result["num_detections"] == 100 for result in document["results"])
 
 
+@WELL_LAID_OUT
 def test_a_trained_run_takes_part_and_the_picture_is_drawn(run: Run, trained_run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "bars.png"
     ended = run(*PAIR, trained_run, "--plot", picture)
@@ -319,6 +323,7 @@ def test_wrong_growth_is_one_line(run: Run, arguments: list[str], message: str) 
     assert message in run("bench", "train", *arguments).error_line()
 
 
+@WELL_LAID_OUT
 @pytest.mark.usefixtures("no_memory")
 def test_every_benchmark_draws_itself(run: Run, tmp_path: Path) -> None:
     commands = {

@@ -112,6 +112,14 @@ def test_evaluation_tells_how_long_it_will_take() -> None:
     ]
 
 
+def test_the_end_of_a_stage_is_told_once_and_again_when_it_comes_again() -> None:
+    clock, lines = Clock(), []
+    display = LineDisplay(lines.append, clock)
+    for done in (1, 2, 2, 2, 1, 2):
+        display.show("evaluating", done, 2, "")
+    assert lines == ["evaluating 1/2", "evaluating 2/2", "evaluating 2/2"]
+
+
 def test_the_header_waits_for_the_first_report_and_comes_once() -> None:
     lines: list[str] = []
     reporter = ProgressReporter(LineDisplay(lines.append), ["recipe: quickstart"])

@@ -19,8 +19,7 @@ from tests.engine.conftest import SECONDS
 from tests.helpers import tiny_detector, tiny_recipe
 
 THINGS = Categories(("one", "two", "three"), (1, 2, 3))
-# RoIConv on a single level: traced in less than half of an AlignDet's time, which tests/models/test_aligndet.py takes.
-SINGLE_LEVEL = {"input.min_short_side": 48, "input.max_short_side": 64, "input.long_side": 96}
+SMALL_INPUT = {"input.min_short_side": 48, "input.max_short_side": 64, "input.long_side": 96}
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +62,13 @@ def test_the_precision_asked_for_is_that_of_the_maps(trained, tmp_path):
 
 
 def test_a_compiled_detector_finds_the_same_in_images_of_any_size(tmp_path, monkeypatch):
-    """Traced as for the real compiler, which takes minutes to write code for all of it."""
+    """Traced as for the real compiler, which takes minutes to write code for all of it.
+
+    RoIConv on a single level: in less than half of an AlignDet's time, which tests/models/test_aligndet.py takes.
+    """
     monkeypatch.setattr(inference, "compile_detector", partial(compile_detector, backend="eager"))
-    recipe = tiny_recipe("retinanet_small_p2_roiconv", SINGLE_LEVEL)
-    run = LoadedRun.of(recipe, tiny_detector(recipe.name, changes=SINGLE_LEVEL).eval(), THINGS)
+    recipe = tiny_recipe("retinanet_small_p2_roiconv", SMALL_INPUT)
+    run = LoadedRun.of(recipe, tiny_detector(recipe.name, changes=SMALL_INPUT).eval(), THINGS)
     run.model.postprocess.logit_threshold = -float("inf")
     draw = np.random.default_rng(0)
     paths = [tmp_path / "wide.png", tmp_path / "tall.png"]

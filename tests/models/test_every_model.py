@@ -38,10 +38,10 @@ def size_for(model) -> int:
 
 def build(name: str, *, num_classes: int = 3):
     recipe = load_recipe(name)
+    if recipe.model.kind == "faster_rcnn":
+        recipe = recipe.changed(FEW_BOXES)
     torch.manual_seed(0)
-    return build_model(
-        recipe.changed(FEW_BOXES) if recipe.model.kind == "faster_rcnn" else recipe, num_classes=num_classes
-    )
+    return build_model(recipe, num_classes=num_classes)
 
 
 def scale_down_backbone(model) -> None:

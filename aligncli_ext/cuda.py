@@ -1,51 +1,117 @@
 """RoIConv's CUDA kernels as Python functions: launched on PyTorch's current stream, without waiting for them.
 
-Tensors are contiguous and on one device: a table (cells, C) of channels-last features, boxes (locations of all images,
-4) in float32, columns (locations of the chunk, K C) in the features' dtype; gradients of tables and boxes are float32.
+Tensors are on one device: maps (N, C, H, W) with channels-last memory, boxes (N, R, 4) contiguous in float32, columns
+(locations of the chunk, K C) in the maps' dtype; gradients of maps, which lie as the maps do, and of boxes are float32.
 """
 
 import ctypes
 import functools
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aligncli_ext.nvrtc import CudaUnavailable, architecture_for, cached_cubin
+from aligncli_ext.driver import DriverError, Module
+from aligncli_ext.nvrtc import CudaUnavailable, Program, architecture_for, cached_cubin
 
-_THREADS_A_BLOCK = 128
+_GATHER_THREADS = 256  # of a block
+_OTHER_THREADS = 128
 _ACCESS_BYTES = 16
+_RECORD_BYTES = 16  # of AxisRecord
+_MOST_RECORD_BYTES = 16 << 10  # of a block
 _KERNELS = tuple(f"{name}_{width}" for name in ("gather", "scatter", "grad_boxes") for width in ("wide", "narrow"))
 
+# What levels.cuh counts in 32 bits, and the shared memory that every block may have.
+MOST_LEVELS = 32
+MOST_LOCATIONS = 2**31
+MOST_KERNEL_SIDES = 48 * 1024 // _RECORD_BYTES  # height + width
 
-class DriverError(RuntimeError):
-    """The CUDA driver refused a call."""
 
-
-class Chunk(ctypes.Structure):
-    """Consecutive locations of one level; the same structure as in roi_conv_cuda.cu, where the fields are explained."""
+class LevelFields(ctypes.Structure):
+    """One level; the same structure as in levels.cuh, where the fields are explained."""
 
     _fields_ = [
+        ("table", ctypes.c_void_p),
+        ("boxes", ctypes.c_void_p),
+        ("grad_table", ctypes.c_void_p),
+        ("grad_boxes", ctypes.c_void_p),
+        ("first", ctypes.c_uint),
+        ("num_rois", ctypes.c_uint),
         ("height", ctypes.c_int),
         ("width", ctypes.c_int),
-        ("channels", ctypes.c_int),
-        ("kernel_height", ctypes.c_int),
-        ("kernel_width", ctypes.c_int),
-        ("num_rois", ctypes.c_int),
-        ("first_image", ctypes.c_int),
-        ("first_roi", ctypes.c_int),
-        ("num_locations", ctypes.c_int),
         ("stride", ctypes.c_float),
         ("extent_y", ctypes.c_float),
         ("extent_x", ctypes.c_float),
     ]
 
 
-# Launches a kernel by its name: the number of blocks, threads of a block (x, y), and arguments in C's types.
-Launch = Callable[[str, int, tuple[int, int], Sequence[Any]], None]
+class LevelsFields(ctypes.Structure):
+    """All levels; the same structure as in levels.cuh."""
+
+    _fields_ = [
+        ("level", LevelFields * MOST_LEVELS),
+        ("num_levels", ctypes.c_int),
+        ("channels", ctypes.c_int),
+        ("kernel_height", ctypes.c_int),
+        ("kernel_width", ctypes.c_int),
+    ]
+
+
+class Chunk(ctypes.Structure):
+    """The consecutive locations that a launch works on; the same structure as in roi_conv_cuda.cu."""
+
+    _fields_ = [("first", ctypes.c_uint), ("count", ctypes.c_uint)]
+
+
+class Pyramid:
+    """The levels as the kernels are told about them: addresses, so the tensors must outlive the launches.
+
+    maps, boxes, strides: of each level, at most MOST_LEVELS. grad_maps, grad_boxes: what the kernels add to and write,
+    None where that is not wanted.
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        strides: Sequence[float],
+        kernel_size: tuple[int, int],
+        *,
+        grad_maps: Sequence[Tensor | None] = (),
+        grad_boxes: Sequence[Tensor | None] = (),
+    ) -> None:
+        kernel_height, kernel_width = kernel_size
+        self.channels = maps[0].shape[1]
+        self.kernel_size = kernel_size
+        self.num_locations = 0
+        self.fields = LevelsFields(
+            num_levels=len(maps), channels=self.channels, kernel_height=kernel_height, kernel_width=kernel_width
+        )
+        for index, (level, level_boxes, stride) in enumerate(zip(maps, boxes, strides)):
+            num_images, num_rois, _ = level_boxes.shape
+            fields = self.fields.level[index]
+            fields.table, fields.boxes = level.data_ptr(), level_boxes.data_ptr()
+            fields.first, fields.num_rois = self.num_locations, max(num_rois, 1)
+            fields.height, fields.width = level.shape[2], level.shape[3]
+            fields.stride = stride
+            fields.extent_y, fields.extent_x = kernel_height * stride, kernel_width * stride
+            self.num_locations += num_images * num_rois
+        for fields, grad in zip(self.fields.level, grad_maps):
+            fields.grad_table = None if grad is None else grad.data_ptr()
+        for fields, grad in zip(self.fields.level, grad_boxes):
+            fields.grad_boxes = None if grad is None else grad.data_ptr()
+        self._is_aligned = all(level.data_ptr() % _ACCESS_BYTES == 0 for level in maps)
+
+    def fits_wide_accesses(self, columns: Tensor) -> bool:
+        """Whether columns and maps, which have the same dtype, can be accessed 16 bytes at a time."""
+        whole = self.channels * columns.itemsize % _ACCESS_BYTES == 0
+        return whole and self._is_aligned and columns.data_ptr() % _ACCESS_BYTES == 0
+
+
+# Module.launch
+Launch = Callable[[str, tuple[int, int], tuple[int, int], int, Sequence[Any]], None]
 
 
 class Kernels:
@@ -61,45 +127,49 @@ class Kernels:
         self.on_device = on_device
         self._warp_size = warp_size
 
-    def gather(self, chunk: Chunk, table: Tensor, boxes: Tensor, columns: Tensor) -> None:
-        """Write the chunk's columns."""
-        wide = _fits_wide_accesses(chunk, table, columns)
-        width = _ACCESS_BYTES // table.itemsize if wide else 1
-        threads = _threads_for(chunk.channels, width)
-        self._run("gather", wide, chunk.num_locations * chunk.kernel_height, threads, chunk, table, boxes, columns)
+    def gather(self, pyramid: Pyramid, first: int, columns: Tensor) -> None:
+        """Write the columns of as many locations as they have rows, from location `first` on."""
+        wide = pyramid.fits_wide_accesses(columns)
+        records = sum(pyramid.kernel_size)
+        most_items = max(1, _MOST_RECORD_BYTES // (records * _RECORD_BYTES))
+        threads = _threads_for(pyramid.channels, _ACCESS_BYTES // columns.itemsize if wide else 1, _GATHER_THREADS)
+        threads = threads[0], min(threads[1], 1 << most_items.bit_length() - 1)
+        shared_bytes = threads[1] * records * _RECORD_BYTES
+        self._run("gather", wide, len(columns), threads, shared_bytes, pyramid, first, columns)
 
-    def scatter(self, chunk: Chunk, grad_columns: Tensor, boxes: Tensor, grad_table: Tensor) -> None:
-        """Add the columns' gradient to the table's, in no particular order."""
-        wide = _fits_wide_accesses(chunk, grad_columns, grad_table)
-        threads = _threads_for(chunk.channels, 4 if wide else 1)
-        num_items = chunk.num_locations * chunk.kernel_width
-        self._run("scatter", wide, num_items, threads, chunk, grad_columns, boxes, grad_table)
+    def scatter(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
+        """Add the columns' gradient to the maps' that are wanted, in no particular order."""
+        wide = pyramid.channels % 4 == 0 and grad_columns.data_ptr() % _ACCESS_BYTES == 0
+        threads = _threads_for(pyramid.channels, 4 if wide else 1, _OTHER_THREADS)
+        num_items = len(grad_columns) * pyramid.kernel_size[1]
+        self._run("scatter", wide, num_items, threads, 0, pyramid, first, grad_columns)
 
-    def grad_boxes(self, chunk: Chunk, grad_columns: Tensor, table: Tensor, boxes: Tensor, result: Tensor) -> None:
-        """Write the chunk's rows of the boxes' gradient."""
-        wide = _fits_wide_accesses(chunk, grad_columns, table)
-        threads = (self._warp_size, _THREADS_A_BLOCK // self._warp_size)
-        self._run("grad_boxes", wide, chunk.num_locations, threads, chunk, grad_columns, table, boxes, result)
+    def grad_boxes(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
+        """Write the rows of these locations in the boxes' gradients that are wanted."""
+        wide = pyramid.fits_wide_accesses(grad_columns)
+        threads = (self._warp_size, _OTHER_THREADS // self._warp_size)
+        self._run("grad_boxes", wide, len(grad_columns), threads, 0, pyramid, first, grad_columns)
 
     def _run(
-        self, name: str, wide: bool, num_items: int, threads: tuple[int, int], chunk: Chunk, *tensors: Tensor
+        self,
+        name: str,
+        wide: bool,
+        num_items: int,
+        threads: tuple[int, int],
+        shared_bytes: int,
+        pyramid: Pyramid,
+        first: int,
+        columns: Tensor,
     ) -> None:
-        arguments = [chunk, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)]
-        num_blocks = -(-num_items // threads[1])
-        self._launch(f"{name}_{'wide' if wide else 'narrow'}", num_blocks, threads, arguments)
+        arguments = [pyramid.fields, Chunk(first, len(columns)), ctypes.c_void_p(columns.data_ptr())]
+        grid = (-(-num_items // threads[1]), 1)
+        self._launch(f"{name}_{'wide' if wide else 'narrow'}", grid, threads, shared_bytes, arguments)
 
 
-def _fits_wide_accesses(chunk: Chunk, *tensors: Tensor) -> bool:
-    return all(
-        chunk.channels * tensor.itemsize % _ACCESS_BYTES == 0 and tensor.data_ptr() % _ACCESS_BYTES == 0
-        for tensor in tensors
-    )
-
-
-def _threads_for(channels: int, width: int) -> tuple[int, int]:
-    """Along the channels of an item, and items: a power of two each."""
-    along_channels = min(_THREADS_A_BLOCK, 1 << (-(-channels // width) - 1).bit_length())
-    return along_channels, _THREADS_A_BLOCK // along_channels
+def _threads_for(channels: int, width: int, threads: int) -> tuple[int, int]:
+    """Of a block's threads those along the channels of an item, and items: a power of two each."""
+    along_channels = min(threads, 1 << (-(-channels // width) - 1).bit_length())
+    return along_channels, threads // along_channels
 
 
 @functools.cache
@@ -118,41 +188,14 @@ def load_kernels(dtype: torch.dtype, device_index: int) -> Kernels:
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise CudaUnavailable(f"there are no CUDA kernels for {dtype}, only for float32, float16 and bfloat16")
     architecture = architecture_for(torch.cuda.get_device_capability(device_index))
-    cubin = cached_cubin(str(dtype).removeprefix("torch."), architecture)
+    cubin = cached_cubin(chunked_program(str(dtype).removeprefix("torch."), architecture))
     try:
-        return _load(cubin, device_index)
+        module = Module(cubin, device_index, _KERNELS)
     except DriverError as error:
         raise CudaUnavailable(f"the kernels cannot be loaded: {error}") from error
+    return Kernels(module.launch, module.on_device)
 
 
-def _load(cubin: bytes, device_index: int) -> Kernels:
-    driver = importlib.import_module("cuda.bindings.driver")
-    # The runtime API's context, which PyTorch uses; autograd's threads may come here before it is current in them.
-    with torch.cuda.device(device_index):
-        torch.cuda.current_stream()  # PyTorch sets itself up
-        context = _check(driver.cuDevicePrimaryCtxRetain(_check(driver.cuDeviceGet(device_index))))
-        _check(driver.cuCtxSetCurrent(context))
-        module = _check(driver.cuModuleLoadData(cubin))
-        functions = {name: _check(driver.cuModuleGetFunction(module, name.encode())) for name in _KERNELS}
-
-    @contextmanager
-    def on_device() -> Iterator[None]:
-        with torch.cuda.device(device_index):
-            _check(driver.cuCtxSetCurrent(context))
-            yield
-
-    def launch(name: str, num_blocks: int, threads: tuple[int, int], arguments: Sequence[Any]) -> None:
-        pointers = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-        stream = driver.CUstream(torch.cuda.current_stream(device_index).cuda_stream)
-        grid, block = (num_blocks, 1, 1), (*threads, 1)
-        _check(driver.cuLaunchKernel(functions[name], *grid, *block, 0, stream, ctypes.addressof(pointers), 0))
-
-    return Kernels(launch, on_device)
-
-
-def _check(results: tuple[Any, ...]) -> Any:
-    """The value behind the status that every call of the bindings returns first."""
-    status, *values = results
-    if status.value != 0:
-        raise DriverError(f"a call of the CUDA driver failed: {status.name}")
-    return values[0] if values else None
+def chunked_program(element_type: str, architecture: int) -> Program:
+    """The kernels for a member of ELEMENT_TYPES and an architecture: 75 for sm_75."""
+    return Program("roi_conv_cuda.cu", element_type, f"sm_{architecture}")

@@ -1,120 +1,185 @@
-"""RoIConv's fused forward pass on CUDA: when it can run, and how fused_kernel.py is launched.
+"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched."""
 
-Nobody has measured it yet, so nothing chooses it by itself. A program takes 64 locations and all outputs: with 128 a
-thread's sums and columns do not fit into its registers, on sm_80 and sm_90 (tests/ext/test_fused_compiles.py).
-"""
-
+import ctypes
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-MOST_OUTPUTS = 256  # beyond, a program would sample the same columns again for other outputs
+from aligncli_ext.cuda import Launch, Pyramid
+from aligncli_ext.driver import DriverError, Module
+from aligncli_ext.nvrtc import CudaUnavailable, Program, cached_cubin
+
 DTYPES = (torch.float16, torch.bfloat16)  # of which tensor cores make products at full rate
-OLDEST_CAPABILITY = (8, 0)  # Triton has no tensor-core products for sm_75
+CAPABILITY = (9, 0)  # wgmma is Hopper's own
+OUTPUTS = (64, 128, 256)  # of a block
+STEP_CHANNELS = 64
+OUTPUT_MULTIPLE = 8
+
+_LOCATIONS = 128  # of a tile
+_THREADS = 384
+_PACK_THREADS = 256
+_STAGES = 4  # tiles of columns and weight that are made, wait or are multiplied; at least 2
+_MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
+_OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
 
 
-@dataclass(frozen=True)
-class Tile:
-    """What a program works on at once, and with what."""
+class _ProblemFields(ctypes.Structure):
+    """Problem in roi_conv_fused.cu, where the fields are explained."""
 
-    locations: int = 64
-    channels: int = 32
-    num_warps: int = 8
-    num_stages: int = 3  # tiles of features and weight that are on their way
-
-
-TILE = Tile()
-
-
-@dataclass(frozen=True)
-class FusedLevel:
-    """One level, laid out for the kernel."""
-
-    map: Tensor  # (N, H, W, C), contiguous
-    boxes: Tensor  # (N R, 4) float32, contiguous
-    num_rois: int  # of an image
-    stride: float  # pixels a cell
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("num_locations", ctypes.c_uint),
+        ("out_channels", ctypes.c_int),
+        ("num_stages", ctypes.c_int),
+    ]
 
 
-def multiply(
-    levels: Sequence[FusedLevel], matrix: Tensor, bias: Tensor | None, kernel_size: tuple[int, int], rows: Tensor
-) -> None:
-    """Write rows (locations of all levels, O): columns @ matrix.T + bias, on PyTorch's current stream.
+class FusedKernel:
+    """The kernel of one element type and a number of outputs a block, on one device with some multiprocessors."""
 
-    matrix: (O, K C), rows contiguous. All on one device and, but for the boxes, in one of DTYPES.
-    """
-    from aligncli_ext.fused_kernel import roi_conv_kernel
+    def __init__(
+        self,
+        launch: Launch,
+        on_device: Callable[[], AbstractContextManager[None]],
+        *,
+        outputs: int,
+        num_multiprocessors: int,
+    ) -> None:
+        self._launch = launch
+        self.on_device = on_device
+        self._outputs = outputs
+        self._num_multiprocessors = num_multiprocessors
 
-    levels = [level for level in levels if len(level.boxes)]
-    if not levels:
-        return
-    arguments, num_programs = _arguments(levels, matrix, bias, kernel_size, rows)
-    options: dict[str, Any] = {"num_warps": TILE.num_warps, "num_stages": TILE.num_stages}  # Triton's own
-    with torch.cuda.device_of(rows):
-        roi_conv_kernel[(num_programs,)](**arguments, **options)
+    def multiply(self, pyramid: Pyramid, matrix: Tensor, bias: Tensor | None, rows: Tensor) -> None:
+        """Write rows (locations, O): columns @ matrix.T + bias, on PyTorch's current stream.
+
+        matrix: (O, K C) and contiguous, as rows and bias (O,). All in the kernel's type, on its device, and served.
+        """
+        if not len(rows):
+            return
+        out_channels = len(matrix)
+        output_blocks = -(-out_channels // self._outputs)
+        packed = self._pack(matrix, pyramid.channels, output_blocks)
+        sides = sum(pyramid.kernel_size)
+        num_stages = most_stages(sides, self._outputs)
+        problem = _ProblemFields(
+            weight=packed.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            rows=rows.data_ptr(),
+            num_locations=len(rows),
+            out_channels=out_channels,
+            num_stages=num_stages,
+        )
+        tiles = -(-len(rows) // _LOCATIONS)
+        grid = (min(tiles, max(1, self._num_multiprocessors // output_blocks)), output_blocks)
+        shared_bytes = _shared_bytes(sides, self._outputs, num_stages)
+        self._launch("roi_conv_fused", grid, (_THREADS, 1), shared_bytes, [pyramid.fields, problem])
+
+    def _pack(self, matrix: Tensor, channels: int, output_blocks: int) -> Tensor:
+        """In the order in which the kernel takes it."""
+        packed = matrix.new_empty(output_blocks * self._outputs, matrix.shape[1])
+        num_pieces = packed.numel() // 8
+        numbers = (len(matrix), matrix.shape[1] // channels, channels, num_pieces)
+        arguments = [
+            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (matrix, packed)),
+            *(ctypes.c_int(number) for number in numbers),
+        ]
+        self._launch("pack_weight", (-(-num_pieces // _PACK_THREADS), 1), (_PACK_THREADS, 1), 0, arguments)
+        return packed
 
 
-def _arguments(
-    levels: Sequence[FusedLevel], matrix: Tensor, bias: Tensor | None, kernel_size: tuple[int, int], rows: Tensor
-) -> tuple[dict[str, Any], int]:
-    """The kernel's, and how many programs there are."""
-    import triton.language as tl
+def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
+    """Whether the kernel computes such a layer: its channels, outputs and kernel, and where its maps lie."""
+    out_channels, channels, kernel_height, kernel_width = weight.shape
+    return (
+        weight.dtype in DTYPES
+        and channels % STEP_CHANNELS == 0
+        and out_channels % OUTPUT_MULTIPLE == 0
+        and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= 2
+        and all(level.data_ptr() % 16 == 0 for level in maps)
+    )
 
-    counts = [len(level.boxes) for level in levels]
-    programs = [-(-count // TILE.locations) for count in counts]
-    channels = levels[0].map.shape[3]
-    is_large = any(level.map.numel() >= 2**31 for level in levels)
-    arguments = {
-        "maps": tuple(level.map for level in levels),
-        "boxes": tuple(level.boxes for level in levels),
-        "heights": tuple(level.map.shape[1] for level in levels),
-        "widths": tuple(level.map.shape[2] for level in levels),
-        "num_rois": tuple(level.num_rois for level in levels),
-        "strides": tuple(float(level.stride) for level in levels),
-        "num_locations": tuple(counts),
-        "first_rows": tuple(sum(counts[:index]) for index in range(len(levels))),
-        "first_programs": tuple(sum(programs[:index]) for index in range(len(levels))),
-        "matrix": matrix,
-        "bias": matrix if bias is None else bias,
-        "rows": rows,
-        "channels": channels,
-        "out_channels": len(matrix),
-        "NUM_LEVELS": len(levels),
-        "KERNEL_HEIGHT": kernel_size[0],
-        "KERNEL_WIDTH": kernel_size[1],
-        "HAS_BIAS": bias is not None,
-        "WHOLE_BLOCKS": channels % TILE.channels == 0,
-        "OFFSET": tl.int64 if is_large else tl.int32,
-        "BLOCK_LOCATIONS": TILE.locations,
-        "BLOCK_CHANNELS": TILE.channels,
-        "BLOCK_OUTPUTS": max(16, 1 << (len(matrix) - 1).bit_length()),
-    }
-    return arguments, sum(programs)
+
+def outputs_for(out_channels: int) -> int:
+    """Outputs of a block: as few as hold all, else the most there are."""
+    return next((outputs for outputs in OUTPUTS if out_channels <= outputs), OUTPUTS[-1])
+
+
+def most_stages(kernel_sides: int, outputs: int) -> int:
+    """As many as there is shared memory for, beside the taps of a kernel of this height + width."""
+    room = _MOST_SHARED_BYTES - _shared_bytes(kernel_sides, outputs, 0)
+    return max(0, min(_STAGES, room // _stage_bytes(outputs)))
+
+
+def _stage_bytes(outputs: int) -> int:
+    return 2 * STEP_CHANNELS * (_LOCATIONS + outputs)
+
+
+def _shared_bytes(kernel_sides: int, outputs: int, num_stages: int) -> int:
+    return _OTHER_SHARED_BYTES + 16 * kernel_sides * _LOCATIONS + num_stages * _stage_bytes(outputs)
 
 
 @functools.cache
 def unavailable_reason(device_index: int) -> str | None:
-    """Why a device cannot run the kernel, or None where it can; at first a small problem is computed on it."""
+    """Why a device cannot run the kernel, or None where it can; at first it is compiled."""
     major, minor = torch.cuda.get_device_capability(device_index)
-    if (major, minor) < OLDEST_CAPABILITY:
-        return f"the device's compute capability is {major}.{minor}, and Triton has no tensor-core products below 8.0"
+    if (major, minor) != CAPABILITY:
+        return f"the device's compute capability is {major}.{minor}, and the kernel is written for Hopper's 9.0"
     try:
-        from triton.errors import TritonError
-    except ImportError as error:
-        return f"Triton, which comes with CUDA builds of PyTorch for Linux, is missing ({error})"
-    try:
-        _compute_something(torch.device("cuda", device_index))
-    except (TritonError, RuntimeError, OSError) as error:  # no C compiler for its launcher, no room for its cache, ...
-        words = str(error).strip() or repr(error)
-        return f"Triton does not run here: {words.splitlines()[0]}"
+        load_kernel(DTYPES[0], OUTPUTS[0], device_index)
+    except CudaUnavailable as error:
+        return str(error)
     return None
 
 
-def _compute_something(device: torch.device) -> None:
-    like = torch.ones(1, dtype=torch.float16, device=device)
-    level = FusedLevel(like.new_ones(1, 4, 4, 32), torch.zeros(4, 4, device=device), num_rois=4, stride=8.0)
-    multiply([level], like.new_ones(16, 32), None, (1, 1), like.new_empty(4, 16))
+@functools.cache
+def load_kernel(dtype: torch.dtype, outputs: int, device_index: int) -> FusedKernel:
+    """The kernel for one of DTYPES and of OUTPUTS, on a device, compiled at first. Raises CudaUnavailable."""
+    cubin = cached_cubin(fused_program(str(dtype).removeprefix("torch."), outputs))
+    try:
+        names = ("roi_conv_fused", "pack_weight")
+        module = Module(cubin, device_index, names, shared_bytes=_MOST_SHARED_BYTES)
+    except DriverError as error:
+        raise CudaUnavailable(f"the fused kernel cannot be loaded: {error}") from error
+    count = torch.cuda.get_device_properties(device_index).multi_processor_count
+    return FusedKernel(module.launch, module.on_device, outputs=outputs, num_multiprocessors=count)
+
+
+def fused_program(element_type: str, outputs: int) -> Program:
+    """The kernel for float16 or bfloat16 and one of OUTPUTS."""
+    header = ("wgmma.cuh", _wgmma_header(element_type, outputs))
+    return Program("roi_conv_fused.cu", element_type, "sm_90a", header, (f"ALIGNCLI_OUTPUTS={outputs}",))
+
+
+def _wgmma_header(element_type: str, outputs: int) -> str:
+    """multiply_add: sums (64, outputs) += a (64, 16) b (outputs, 16)^T, tiles given by descriptors; wait_for_products.
+
+    The instruction names every register of the sums, half as many a thread as there are outputs.
+    """
+    count = outputs // 2
+    kind = {"float16": "f16", "bfloat16": "bf16"}[element_type]
+    registers = ", ".join(f"%{index}" for index in range(count))
+    sums = ", ".join(f'"+f"(sums[{index}])' for index in range(count))
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{outputs}k16.f32.{kind}.{kind}"
+    return f"""#pragma once
+namespace aligncli {{
+
+// Without `adds` what the sums were is forgotten.
+ALIGNCLI_DEVICE void multiply_add(float (&sums)[{count}], unsigned long long a, unsigned long long b, int adds) {{
+  asm volatile("{{ .reg .pred adds; setp.ne.b32 adds, %{count + 2}, 0; "
+               "{instruction} {{{registers}}}, %{count}, %{count + 1}, adds, 1, 1, 0, 0; }}"
+               : {sums}
+               : "l"(a), "l"(b), "r"(adds));
+}}
+
+ALIGNCLI_DEVICE void wait_for_products(float (&sums)[{count}]) {{
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {sums} :: "memory");
+}}
+
+}}  // namespace aligncli
+"""

@@ -18,14 +18,45 @@ ELEMENT_TYPES = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16
 OLDEST_ARCHITECTURE = 75
 
 _SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
-_SOURCE = "roi_conv_cuda.cu"
-_HEADERS = ("numbers.cuh", "sampling.h")
+_HEADERS = ("levels.cuh", "numbers.cuh", "sampling.h")
 # Only the fused multiplications that are written as fma, so that the CPU can repeat the arithmetic bit by bit.
 _OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 
 
 class CudaUnavailable(Exception):
     """The CUDA kernels cannot run here; the message is the reason, for people."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is compiled: a file of csrc for a member of ELEMENT_TYPES and an architecture, such as sm_75.
+
+    header: another file that the source includes, its name and its text. definitions: such as NAME=1.
+    """
+
+    source: str
+    element_type: str
+    architecture: str
+    header: tuple[str, str] | None = None
+    definitions: tuple[str, ...] = ()
+
+    def headers(self) -> dict[str, bytes]:
+        found = {name: (_SOURCE_DIRECTORY / name).read_bytes() for name in _HEADERS}
+        return found if self.header is None else found | {self.header[0]: self.header[1].encode()}
+
+    def options(self) -> list[str]:
+        definitions = (f"ALIGNCLI_NUMBER={ELEMENT_TYPES[self.element_type]}", *self.definitions)
+        return [*_OPTIONS, f"--gpu-architecture={self.architecture}", *(f"-D{one}" for one in definitions)]
+
+    def text(self) -> bytes:
+        return (_SOURCE_DIRECTORY / self.source).read_bytes()
+
+    def key(self) -> str:
+        """Of the compiler, the options and every file."""
+        digest = hashlib.sha256(repr((_version(), self.options())).encode())
+        for text in (self.text(), *self.headers().values()):
+            digest.update(text)
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -36,26 +67,23 @@ class CompiledKernels:
     report: str
 
 
-def compile_kernels(element_type: str, architecture: int) -> CompiledKernels:
-    """The kernels for a member of ELEMENT_TYPES and an architecture: 75 for sm_75.
-
-    Raises CudaUnavailable, with the compiler's first error, where they do not compile.
-    """
+def compile_kernels(wanted: Program) -> CompiledKernels:
+    """Raises CudaUnavailable, with the compiler's first error, where the program does not compile."""
     nvrtc = _load_nvrtc()
-    headers = [(_SOURCE_DIRECTORY / name).read_bytes() for name in _HEADERS]
-    source = (_SOURCE_DIRECTORY / _SOURCE).read_bytes()
+    headers = wanted.headers()
+    names = [name.encode() for name in headers]
     program = _check(
-        nvrtc.nvrtcCreateProgram(source, _SOURCE.encode(), len(headers), headers, [name.encode() for name in _HEADERS])
+        nvrtc.nvrtcCreateProgram(wanted.text(), wanted.source.encode(), len(headers), list(headers.values()), names)
     )
     try:
-        options = [option.encode() for option in _all_options(element_type, architecture)]
+        options = [option.encode() for option in wanted.options()]
         (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
         report = bytearray(_check(nvrtc.nvrtcGetProgramLogSize(program)))
         _check(nvrtc.nvrtcGetProgramLog(program, report))
         text = report.rstrip(b"\0").decode(errors="replace")
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             error = next((line.strip() for line in text.splitlines() if "error" in line), result.name)
-            raise CudaUnavailable(f"NVRTC does not compile the kernels for sm_{architecture}: {error}")
+            raise CudaUnavailable(f"NVRTC does not compile the kernels for {wanted.architecture}: {error}")
         cubin = bytearray(_check(nvrtc.nvrtcGetCUBINSize(program)))
         _check(nvrtc.nvrtcGetCUBIN(program, cubin))
     finally:
@@ -63,12 +91,13 @@ def compile_kernels(element_type: str, architecture: int) -> CompiledKernels:
     return CompiledKernels(bytes(cubin), text)
 
 
-def cached_cubin(element_type: str, architecture: int) -> bytes:
+def cached_cubin(program: Program) -> bytes:
     """`compile_kernels`' machine code, compiled once for all processes of this user. Raises CudaUnavailable."""
-    path = cache_directory() / f"roi_conv-{element_type}-sm_{architecture}-{_key(element_type, architecture)}.cubin"
+    name = Path(program.source).stem.removesuffix("_cuda")
+    path = cache_directory() / f"{name}-{program.element_type}-{program.architecture}-{program.key()}.cubin"
     cubin = read_entry(path)
     if cubin is None:
-        cubin = compile_kernels(element_type, architecture).cubin
+        cubin = compile_kernels(program).cubin
         with contextlib.suppress(OSError):  # a read-only home costs the next process half a second
             write_entry(path, cubin)
     return cubin
@@ -93,21 +122,6 @@ def architecture_for(capability: tuple[int, int]) -> int:
 def supported_architectures() -> list[int]:
     """What the NVRTC at hand compiles for: 75 for sm_75. Raises CudaUnavailable where there is none."""
     return list(_check(_load_nvrtc().nvrtcGetSupportedArchs()))
-
-
-def _all_options(element_type: str, architecture: int) -> list[str]:
-    return [
-        *_OPTIONS,
-        f"--gpu-architecture=sm_{architecture}",
-        f"-DALIGNCLI_NUMBER={ELEMENT_TYPES[element_type]}",
-    ]
-
-
-def _key(element_type: str, architecture: int) -> str:
-    digest = hashlib.sha256(repr((_version(), _all_options(element_type, architecture))).encode())
-    for name in (_SOURCE, *_HEADERS):
-        digest.update((_SOURCE_DIRECTORY / name).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _version() -> tuple[int, int]:

@@ -41,33 +41,32 @@ def requested_backend(requested: str = "auto") -> str:
 
 
 def choose_backend(
-    requested: str = "auto",
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    out_channels: int | None = None,
+    requested: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Backend:
     """The backend that computes RoIConv of features on `device` in `dtype`, when `requested` is asked for.
 
-    auto is native where there is one, else portable: never fused, as long as nobody has measured it. A layer that
-    fused does not serve, by its type or its number of outputs, is native's. Raises RecipeError for an unknown name, and
-    DeviceError where native or fused was asked for and this machine does not have it.
+    auto is fused where there is one, else native, else portable. A layer that fused does not serve is native's, by its
+    type here or, by its channels, when it is computed. Raises RecipeError for an unknown name, and DeviceError where
+    native or fused was asked for and this machine does not have it.
     """
     name = requested_backend(requested)
     asked = f"{ENVIRONMENT_VARIABLE} is set" if name != requested else "it was asked for"
     if name in ("portable", "reference"):
         return Backend(name, asked)
-    missing = missing_fused(device=device) if name == "fused" else None
-    missing = missing or missing_native(device=device, dtype=dtype)
+    missing = missing_native(device=device, dtype=dtype)
     if name == "auto":
         if missing is not None:
             return Backend("portable", f"the native one is not to be had: {missing}")
-        on_cpu = torch.device(device).type == "cpu"
-        return Backend("native", "it is the fastest one" if on_cpu else "the default; nothing is measured there yet")
+        has_fused = dtype in fused.DTYPES and missing_fused(device=device) is None
+        return Backend("fused" if has_fused else "native", "it is the fastest one")
+    if name == "fused":
+        missing = missing_fused(device=device) or missing
     if missing is not None:
         raise DeviceError(f"RoIConv backend {name} ({asked}) is not to be had: {missing}; use auto or portable")
-    unserved = None if name == "native" else _not_served_by_fused(dtype, out_channels)
-    return Backend(name, asked) if unserved is None else Backend("native", f"fused ({asked}) does not serve {unserved}")
+    if name == "fused" and dtype not in fused.DTYPES:
+        kind = str(dtype).removeprefix("torch.")
+        return Backend("native", f"fused ({asked}) does not serve {kind}, only float16 and bfloat16")
+    return Backend(name, asked)
 
 
 def missing_native(*, device: torch.device | str, dtype: torch.dtype) -> str | None:
@@ -97,15 +96,6 @@ def missing_fused(*, device: torch.device | str) -> str | None:
     return fused.unavailable_reason(torch.cuda.current_device() if device.index is None else device.index)
 
 
-def _not_served_by_fused(dtype: torch.dtype, out_channels: int | None) -> str | None:
-    """What of a layer is not for the fused kernel; None where everything is, as far as it is known."""
-    if dtype not in fused.DTYPES:
-        return f"{str(dtype).removeprefix('torch.')}, only float16 and bfloat16"
-    if out_channels is not None and out_channels > fused.MOST_OUTPUTS:
-        return f"{out_channels} outputs, only up to {fused.MOST_OUTPUTS}"
-    return None
-
-
 @dataclass(frozen=True)
 class NativeStatus:
     """Whether a device has native kernels, and one line: where they lie, or why there are none."""
@@ -120,7 +110,7 @@ def fused_status() -> list[NativeStatus]:
     found = []
     for index in range(torch.cuda.device_count()):
         missing = missing_fused(device=f"cuda:{index}")
-        detail = missing or "compiled by Triton; taken only where it is asked for, as it is not measured yet"
+        detail = missing or "compiled by NVRTC; float16 and bfloat16"
         found.append(NativeStatus(f"cuda:{index}", missing is None, detail))
     return found or [NativeStatus("cuda", False, "there is no CUDA device")]
 

@@ -7,48 +7,16 @@ the backward pass: it gathers again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aligncli.ops import portable
-from aligncli.ops.chunking import Part, split_into_chunks
 from aligncli.ops.taps import GPU_CHUNK_BYTES
-from aligncli_ext.cuda import Chunk, Kernels, load_kernels
+from aligncli_ext.cuda import MOST_KERNEL_SIDES, MOST_LEVELS, MOST_LOCATIONS, Kernels, Pyramid, load_kernels
 
 # Rows of a chunk, where there are that many: products waste no part of a tile.
 _TILE = 128
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level, laid out for the kernels."""
-
-    table: Tensor  # (N H W, C)
-    boxes: Tensor  # (N R, 4) float32
-    map_size: tuple[int, int]
-    num_rois: int  # of an image
-    stride: float
-
-    def chunk(self, part: Part, kernel_size: tuple[int, int]) -> Chunk:
-        """What the kernels are told about locations of this level."""
-        first_image, first_roi = divmod(part.first, self.num_rois)
-        kernel_height, kernel_width = kernel_size
-        return Chunk(
-            height=self.map_size[0],
-            width=self.map_size[1],
-            channels=self.table.shape[1],
-            kernel_height=kernel_height,
-            kernel_width=kernel_width,
-            num_rois=self.num_rois,
-            first_image=first_image,
-            first_roi=first_roi,
-            num_locations=part.count,
-            stride=self.stride,
-            extent_y=kernel_height * self.stride,
-            extent_x=kernel_width * self.stride,
-        )
 
 
 def forward(
@@ -62,21 +30,22 @@ def forward(
 
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device.
     """
+    if not _serves(boxes, weight):
+        return portable.forward(features, boxes, weight, bias, strides)
     kernels = _kernels_for(weight)
     matrix = portable._matrix(weight)
     with kernels.on_device():
-        levels = _lay_out(features, boxes, strides)
-        rows = weight.new_empty(sum(len(level.boxes) for level in levels), len(matrix))
+        maps, flat_boxes = _lay_out(features, boxes)
+        pyramid = Pyramid(maps, flat_boxes, strides, _kernel_size(weight))
+        rows = weight.new_empty(pyramid.num_locations, len(matrix))
         columns = _columns_buffer(len(rows), matrix)
-        start = 0
-        for parts in _chunks(levels, columns):
-            chunk_columns = _gather(kernels, levels, parts, weight, columns)
-            end = start + len(chunk_columns)
+        for start, end in _chunks(len(rows), len(columns)):
+            chunk = columns[: end - start]
+            kernels.gather(pyramid, start, chunk)
             if bias is None:
-                torch.mm(chunk_columns, matrix.T, out=rows[start:end])
+                torch.mm(chunk, matrix.T, out=rows[start:end])
             else:
-                torch.addmm(bias, chunk_columns, matrix.T, out=rows[start:end])
-            start = end
+                torch.addmm(bias, chunk, matrix.T, out=rows[start:end])
     return rows
 
 
@@ -94,29 +63,33 @@ def backward(
     channels-last memory. The features' is summed in no particular order, unless PyTorch is told to be deterministic.
     """
     num_levels = len(features)
-    if torch.are_deterministic_algorithms_enabled() and any(needs[:num_levels]):
+    is_unordered = torch.are_deterministic_algorithms_enabled() and any(needs[:num_levels])
+    if is_unordered or not _serves(boxes, weight):
         return portable.backward(grad_rows, features, boxes, weight, strides, needs)
     kernels = _kernels_for(weight)
     matrix = portable._matrix(weight)
     with kernels.on_device():
         grad_rows = grad_rows.contiguous()
-        levels = _lay_out(features, boxes, strides)
+        maps, flat_boxes = _lay_out(features, boxes)
+        grad_maps = [
+            torch.zeros_like(level, dtype=torch.float32, memory_format=torch.channels_last) if needed else None
+            for level, needed in zip(maps, needs)
+        ]
+        grad_boxes = [
+            torch.empty_like(level) if needed else None for level, needed in zip(flat_boxes, needs[num_levels:])
+        ]
+        pyramid = Pyramid(
+            maps, flat_boxes, strides, _kernel_size(weight), grad_maps=grad_maps, grad_boxes=grad_boxes
+        )
         columns = _columns_buffer(len(grad_rows), matrix)
         grad_matrix = torch.zeros_like(matrix, dtype=torch.float32) if needs[-1] else None
         if grad_matrix is not None:
-            _add_weight_gradient(kernels, levels, weight, grad_rows, columns, grad_matrix)
-        grad_tables = [
-            torch.zeros_like(level.table, dtype=torch.float32) if needed else None
-            for level, needed in zip(levels, needs)
-        ]
-        grad_boxes = [
-            torch.empty_like(level.boxes) if needed else None for level, needed in zip(levels, needs[num_levels:])
-        ]
+            _add_weight_gradient(kernels, pyramid, grad_rows, columns, grad_matrix)
         if any(needs[:-1]):
-            _add_sampled_gradients(kernels, levels, weight, grad_rows, columns, grad_tables, grad_boxes)
+            _add_sampled_gradients(kernels, pyramid, matrix, grad_rows, columns, needs)
         gradients = [
-            *(portable._map(table, like=like) for table, like in zip(grad_tables, features) if table is not None),
-            *(found.view(like.shape).to(like.dtype) for found, like in zip(grad_boxes, boxes) if found is not None),
+            *(found.to(like.dtype) for found, like in zip(grad_maps, features) if found is not None),
+            *(found.to(like.dtype) for found, like in zip(grad_boxes, boxes) if found is not None),
         ]
         if grad_matrix is not None:
             gradients.append(portable._kernel(grad_matrix, like=weight))
@@ -124,56 +97,47 @@ def backward(
 
 
 def _add_weight_gradient(
-    kernels: Kernels, levels: Sequence[Level], weight: Tensor, grad_rows: Tensor, columns: Tensor, grad_matrix: Tensor
+    kernels: Kernels, pyramid: Pyramid, grad_rows: Tensor, columns: Tensor, grad_matrix: Tensor
 ) -> None:
     """Add what the columns and the outputs' gradient make of the weight's (O, K C)."""
-    start = 0
-    for parts in _chunks(levels, columns):
-        chunk = _gather(kernels, levels, parts, weight, columns)
-        _add_product(grad_matrix, grad_rows[start : start + len(chunk)].T, chunk)
-        start += len(chunk)
+    for start, end in _chunks(len(grad_rows), len(columns)):
+        chunk = columns[: end - start]
+        kernels.gather(pyramid, start, chunk)
+        _add_product(grad_matrix, grad_rows[start:end].T, chunk)
 
 
 def _add_sampled_gradients(
-    kernels: Kernels,
-    levels: Sequence[Level],
-    weight: Tensor,
-    grad_rows: Tensor,
-    columns: Tensor,
-    grad_tables: Sequence[Tensor | None],
-    grad_boxes: Sequence[Tensor | None],
+    kernels: Kernels, pyramid: Pyramid, matrix: Tensor, grad_rows: Tensor, columns: Tensor, needs: Sequence[bool]
 ) -> None:
-    """Add to the gradients of tables and boxes that are wanted; `columns` is memory for a chunk."""
-    matrix, kernel_size = portable._matrix(weight), (weight.shape[2], weight.shape[3])
-    start = 0
-    for parts in _chunks(levels, columns):
-        grad = grad_rows[start : start + sum(part.count for part in parts)]
-        start += len(grad)
-        grad_columns = torch.mm(grad, matrix, out=columns[: len(grad)])
-        for part, part_columns in _split(grad_columns, parts):
-            level, grad_table, level_grad_boxes = levels[part.level], grad_tables[part.level], grad_boxes[part.level]
-            chunk = level.chunk(part, kernel_size)
-            if grad_table is not None:
-                kernels.scatter(chunk, part_columns, level.boxes, grad_table)
-            if level_grad_boxes is not None:
-                kernels.grad_boxes(chunk, part_columns, level.table, level.boxes, level_grad_boxes)
+    """Add to the gradients of maps and boxes that are wanted; `columns` is memory for a chunk."""
+    num_levels = pyramid.fields.num_levels
+    for start, end in _chunks(len(grad_rows), len(columns)):
+        grad_columns = torch.mm(grad_rows[start:end], matrix, out=columns[: end - start])
+        if any(needs[:num_levels]):
+            kernels.scatter(pyramid, start, grad_columns)
+        if any(needs[num_levels:-1]):
+            kernels.grad_boxes(pyramid, start, grad_columns)
+
+
+def _serves(boxes: Sequence[Tensor], weight: Tensor) -> bool:
+    """Whether the numbers are not beyond what the kernels count with."""
+    num_locations = sum(level.shape[0] * level.shape[1] for level in boxes)
+    sides = weight.shape[2] + weight.shape[3]
+    return len(boxes) <= MOST_LEVELS and num_locations < MOST_LOCATIONS and sides <= MOST_KERNEL_SIDES
 
 
 def _kernels_for(weight: Tensor) -> Kernels:
     return load_kernels(weight.dtype, weight.device.index)
 
 
-def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[float]) -> list[Level]:
-    return [
-        Level(
-            table=portable._table(level).contiguous(),
-            boxes=level_boxes.detach().reshape(-1, 4).to(torch.float32).contiguous(),
-            map_size=(level.shape[2], level.shape[3]),
-            num_rois=level_boxes.shape[1],
-            stride=stride,
-        )
-        for level, level_boxes, stride in zip(features, boxes, strides, strict=True)
-    ]
+def _kernel_size(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[2], weight.shape[3]
+
+
+def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Maps and boxes as the kernels read them; themselves where they lie so already."""
+    maps = [level.contiguous(memory_format=torch.channels_last) for level in features]
+    return maps, [level_boxes.to(torch.float32).contiguous() for level_boxes in boxes]
 
 
 def _columns_buffer(num_locations: int, matrix: Tensor) -> Tensor:
@@ -189,30 +153,13 @@ def _chunk_size(num_locations: int, most: int) -> int:
         most -= most % _TILE
     num_chunks = max(1, -(-num_locations // most))
     even = -(-num_locations // num_chunks)
-    return min(most, -(-even // _TILE) * _TILE)
+    return max(1, min(most, -(-even // _TILE) * _TILE))
 
 
-def _chunks(levels: Sequence[Level], columns: Tensor) -> Iterator[list[Part]]:
-    return split_into_chunks([len(level.boxes) for level in levels], len(columns))
-
-
-def _gather(
-    kernels: Kernels, levels: Sequence[Level], parts: Sequence[Part], weight: Tensor, columns: Tensor
-) -> Tensor:
-    """The columns of one chunk, at the beginning of the buffer."""
-    for part, part_columns in _split(columns, parts):
-        level = levels[part.level]
-        chunk = level.chunk(part, (weight.shape[2], weight.shape[3]))
-        kernels.gather(chunk, level.table, level.boxes, part_columns)
-    return columns[: sum(part.count for part in parts)]
-
-
-def _split(columns: Tensor, parts: Sequence[Part]) -> Iterator[tuple[Part, Tensor]]:
-    """Each part with its rows of a chunk's columns."""
-    start = 0
-    for part in parts:
-        yield part, columns[start : start + part.count]
-        start += part.count
+def _chunks(num_locations: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """The first location of each chunk, and the one after its last."""
+    for start in range(0, num_locations, chunk_size):
+        yield start, min(start + chunk_size, num_locations)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

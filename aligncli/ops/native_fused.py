@@ -1,4 +1,4 @@
-"""RoIConv on CUDA without columns in memory: one kernel samples and multiplies; for at most 256 outputs.
+"""RoIConv on Hopper without columns in device memory: one kernel samples and multiplies.
 
 The forward pass only: backward a chunk of columns serves two products, and native_cuda.py does that.
 """
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from aligncli.ops import native_cuda, portable
-from aligncli_ext.fused import FusedLevel, multiply
+from aligncli_ext import fused
+from aligncli_ext.cuda import Pyramid
 
 
 def forward(
@@ -20,22 +21,17 @@ def forward(
 ) -> Tensor:
     """Rows of every level, level-major and image-major within: (sum of N R_l, O), in the features' dtype.
 
-    features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device, in
-    float16 or bfloat16 but for the boxes.
+    features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device. A
+    layer that the kernel does not serve (`fused.serves`) is native_cuda.py's.
     """
-    levels = [
-        FusedLevel(
-            map=level.detach().permute(0, 2, 3, 1).contiguous(),
-            boxes=level_boxes.detach().reshape(-1, 4).float().contiguous(),
-            num_rois=level_boxes.shape[1],
-            stride=stride,
-        )
-        for level, level_boxes, stride in zip(features, boxes, strides, strict=True)
-    ]
-    rows = weight.new_empty(sum(len(level.boxes) for level in levels), weight.shape[0])
-    matrix = portable._matrix(weight.detach()).contiguous()
-    dense_bias = None if bias is None else bias.detach().contiguous()
-    multiply(levels, matrix, dense_bias, (weight.shape[2], weight.shape[3]), rows)
+    maps, flat_boxes = native_cuda._lay_out(features, boxes)
+    if not (native_cuda._serves(boxes, weight) and fused.serves(maps, weight)):
+        return native_cuda.forward(features, boxes, weight, bias, strides)
+    kernel = fused.load_kernel(weight.dtype, fused.outputs_for(len(weight)), weight.device.index)
+    pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
+    rows = weight.new_empty(pyramid.num_locations, len(weight))
+    with kernel.on_device():
+        kernel.multiply(pyramid, portable._matrix(weight).contiguous(), None if bias is None else bias.contiguous(), rows)
     return rows
 
 

@@ -36,7 +36,7 @@ def roi_conv_rows(
 
 
 def _implementation(backend: str, weight: Tensor) -> ModuleType:
-    match choose_backend(backend, device=weight.device, dtype=weight.dtype, out_channels=weight.shape[0]).name:
+    match choose_backend(backend, device=weight.device, dtype=weight.dtype).name:
         case "native":
             return native_cuda if weight.is_cuda else native
         case "fused":

@@ -6,10 +6,12 @@
 namespace aligncli {
 
 struct Float16 {
+  static constexpr bool IS_BFLOAT16 = false;
   unsigned short bits;
 };
 
 struct BFloat16 {
+  static constexpr bool IS_BFLOAT16 = true;
   unsigned short bits;
 };
 
@@ -57,19 +59,69 @@ struct alignas(sizeof(Number) * WIDTH) Pack {
   Number numbers[WIDTH];
 };
 
+// Two neighbours as they lie in memory, the first in the lower half.
+template <typename Half>
+ALIGNCLI_DEVICE void pair_to(unsigned pair, float& first, float& second) {
+#ifdef __CUDACC__
+  if constexpr (Half::IS_BFLOAT16) {  // without taking the halves apart
+    first = __uint_as_float(pair << 16);
+    second = __uint_as_float(pair & 0xffff0000u);
+    return;
+  }
+#endif
+  first = to_float(Half{static_cast<unsigned short>(pair & 0xffffu)});
+  second = to_float(Half{static_cast<unsigned short>(pair >> 16)});
+}
+
+// One conversion where the architecture has one for both.
+template <typename Half>
+ALIGNCLI_DEVICE unsigned pair_from(float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned pair;
+  if constexpr (Half::IS_BFLOAT16) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  }
+  return pair;
+#else
+  Half low, high;
+  from_float(first, low);
+  from_float(second, high);
+  return unsigned(low.bits) | unsigned(high.bits) << 16;
+#endif
+}
+
 template <int WIDTH, typename Number>
 ALIGNCLI_DEVICE void load(const Number* address, float (&values)[WIDTH]) {
-  const Pack<Number, WIDTH> pack = *reinterpret_cast<const Pack<Number, WIDTH>*>(address);
+  if constexpr (sizeof(Number) == 2 && WIDTH % 2 == 0) {
+    const Pack<unsigned, WIDTH / 2> pack = *reinterpret_cast<const Pack<unsigned, WIDTH / 2>*>(address);
 #pragma unroll
-  for (int lane = 0; lane < WIDTH; ++lane) values[lane] = to_float(pack.numbers[lane]);
+    for (int pair = 0; pair < WIDTH / 2; ++pair) {
+      pair_to<Number>(pack.numbers[pair], values[2 * pair], values[2 * pair + 1]);
+    }
+  } else {
+    const Pack<Number, WIDTH> pack = *reinterpret_cast<const Pack<Number, WIDTH>*>(address);
+#pragma unroll
+    for (int lane = 0; lane < WIDTH; ++lane) values[lane] = to_float(pack.numbers[lane]);
+  }
 }
 
 template <int WIDTH, typename Number>
 ALIGNCLI_DEVICE void store(Number* address, const float (&values)[WIDTH]) {
-  Pack<Number, WIDTH> pack;
+  if constexpr (sizeof(Number) == 2 && WIDTH % 2 == 0) {
+    Pack<unsigned, WIDTH / 2> pack;
 #pragma unroll
-  for (int lane = 0; lane < WIDTH; ++lane) from_float(values[lane], pack.numbers[lane]);
-  *reinterpret_cast<Pack<Number, WIDTH>*>(address) = pack;
+    for (int pair = 0; pair < WIDTH / 2; ++pair) {
+      pack.numbers[pair] = pair_from<Number>(values[2 * pair], values[2 * pair + 1]);
+    }
+    *reinterpret_cast<Pack<unsigned, WIDTH / 2>*>(address) = pack;
+  } else {
+    Pack<Number, WIDTH> pack;
+#pragma unroll
+    for (int lane = 0; lane < WIDTH; ++lane) from_float(values[lane], pack.numbers[lane]);
+    *reinterpret_cast<Pack<Number, WIDTH>*>(address) = pack;
+  }
 }
 
 // Adds to memory that other threads add to as well.

@@ -6,61 +6,46 @@
 // channels, so that neighbouring threads touch neighbouring memory and take the same branches. A tap's cells and
 // weights cost less to compute than to fetch. ALIGNCLI_NUMBER is the type of the features: float, Float16 or
 // BFloat16.
-#include "numbers.cuh"
-#include "sampling.h"
+#include "levels.cuh"
 
 namespace aligncli {
 
-using Number = ALIGNCLI_NUMBER;
-using Offset = long long;  // maps and boxes may hold more than 2^31 numbers
-
-// Consecutive locations of one level, image-major. aligncli_ext/cuda.py has the same structure.
+// The consecutive locations of one launch.
 struct Chunk {
-  int height;  // of the map, in cells
-  int width;
-  int channels;
-  int kernel_height;
-  int kernel_width;
-  int num_rois;     // of an image
-  int first_image;  // of the first location,
-  int first_roi;    // and its place among that image's
-  int num_locations;
-  float stride;    // pixels a cell
-  float extent_y;  // kernel_height * stride
-  float extent_x;
+  unsigned first;
+  unsigned count;
 };
 
 // Where a location reads: the taps of a box on the map of its image.
 class Grid {
  public:
-  ALIGNCLI_DEVICE Grid(const Chunk& chunk, const float* boxes, unsigned index) : chunk_(chunk) {
-    const unsigned roi = unsigned(chunk.first_roi) + index;
-    const unsigned image = unsigned(chunk.first_image) + roi / unsigned(chunk.num_rois);
-    first_cell_ = Offset(image) * chunk.height * chunk.width;
-    const float* box = boxes + (Offset(chunk.first_image) * chunk.num_rois + roi) * 4;
-    x_bins_ = axis_bins(box[0], box[2], chunk.extent_x, chunk.stride);
-    y_bins_ = axis_bins(box[1], box[3], chunk.extent_y, chunk.stride);
+  ALIGNCLI_DEVICE Grid(const Levels& levels, const Place& place)
+      : level_(place.level), channels_(levels.channels), first_cell_(place.first_cell) {
+    const float* box = place.box();
+    x_bins_ = axis_bins(box[0], box[2], level_.extent_x, level_.stride);
+    y_bins_ = axis_bins(box[1], box[3], level_.extent_y, level_.stride);
   }
 
   ALIGNCLI_DEVICE float y(int i) const { return tap_position(y_bins_, i); }
   ALIGNCLI_DEVICE float x(int j) const { return tap_position(x_bins_, j); }
-  ALIGNCLI_DEVICE AxisTap<float> row(int i) const { return axis_tap(y(i), chunk_.height); }
-  ALIGNCLI_DEVICE AxisTap<float> column(int j) const { return axis_tap(x(j), chunk_.width); }
+  ALIGNCLI_DEVICE AxisTap<float> row(int i) const { return axis_tap(y(i), level_.height); }
+  ALIGNCLI_DEVICE AxisTap<float> column(int j) const { return axis_tap(x(j), level_.width); }
 
   // Of a cell's first channel in the table.
   ALIGNCLI_DEVICE Offset offset(int cell_y, int cell_x) const {
-    return (first_cell_ + Offset(cell_y) * chunk_.width + cell_x) * chunk_.channels;
+    return (first_cell_ + Offset(cell_y) * level_.width + cell_x) * channels_;
   }
 
  private:
-  const Chunk& chunk_;
+  const Level& level_;
+  int channels_;
   Offset first_cell_;
   AxisBins<float> x_bins_, y_bins_;
 };
 
 // Of tap (0, 0) and channel 0 of a location in the columns.
-ALIGNCLI_DEVICE Offset columns_offset(const Chunk& chunk, unsigned index) {
-  return Offset(index) * chunk.kernel_height * chunk.kernel_width * chunk.channels;
+ALIGNCLI_DEVICE Offset columns_offset(const Levels& levels, unsigned index) {
+  return Offset(index) * levels.kernel_height * levels.kernel_width * levels.channels;
 }
 
 // WIDTH channels of two cells, one below the other.
@@ -76,43 +61,56 @@ ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisT
   }
 }
 
-// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last
-// tap lay between stay in registers, blended vertically.
-template <int WIDTH>
-ALIGNCLI_DEVICE void gather(const Chunk& chunk, const Number* table, const float* boxes, Number* columns) {
-  const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
-  const unsigned index = item / unsigned(chunk.kernel_height);
-  if (index >= unsigned(chunk.num_locations)) return;
-  const int i = int(item - index * unsigned(chunk.kernel_height));
+// The axis records of a block's locations, computed once for all of a location's threads: as many as blockDim.y.
+ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, AxisRecord* records) {
+  const int num_records = levels.kernel_height + levels.kernel_width;
+  const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
+  if (index >= chunk.count) return;
+  const Place place = place_of(levels, chunk.first + index);
+  for (int axis = int(threadIdx.x); axis < num_records; axis += int(blockDim.x)) {
+    records[int(threadIdx.y) * num_records + axis] = axis_record(levels, place, axis);
+  }
+}
 
-  const Grid grid(chunk, boxes, index);
-  const AxisTap<float> row = grid.row(i);
-  const Number* upper = table + grid.offset(row.low, 0);
-  const Number* lower = table + grid.offset(row.high, 0);
-  columns += columns_offset(chunk, index) + Offset(i) * chunk.kernel_width * chunk.channels;
-  for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
-    float left[WIDTH] = {}, right[WIDTH] = {};
-    int held = -2;  // left holds this column of the map, right the next
-    for (int j = 0; j < chunk.kernel_width; ++j) {
-      const AxisTap<float> column = grid.column(j);
-      if (column.low != held) {
-        if (column.low == held + 1) {
+// An item is a location. The taps of a row are visited from left to right; the map's two columns that the last tap lay
+// between stay in registers, blended vertically.
+template <int WIDTH>
+ALIGNCLI_DEVICE void gather(const Levels& levels, const Chunk& chunk, const AxisRecord* records, Number* columns) {
+  const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
+  if (index >= chunk.count) return;
+
+  const int channels = levels.channels, kernel_height = levels.kernel_height, kernel_width = levels.kernel_width;
+  records += int(threadIdx.y) * (kernel_height + kernel_width);
+  const Place place = place_of(levels, chunk.first + index);
+  const Number* image = place.level.table + place.first_cell * channels;
+  columns += columns_offset(levels, index);
+  for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
+    Number* out = columns + channel;
+    for (int i = 0; i < kernel_height; ++i) {
+      const AxisTap<float> row = records[i].tap;
+      const Number* upper = image + Offset(row.low) * channels + channel;
+      const Number* lower = image + Offset(row.high) * channels + channel;
+      float left[WIDTH] = {}, right[WIDTH] = {};
+      int held = -2;  // left holds this column of the map, right the next
+      for (int j = 0; j < kernel_width; ++j, out += channels) {
+        const AxisTap<float> column = records[kernel_height + j].tap;
+        if (column.low != held) {
+          if (column.low == held + 1) {
 #pragma unroll
-          for (int lane = 0; lane < WIDTH; ++lane) left[lane] = right[lane];
-        } else {
-          const Offset first = Offset(column.low) * chunk.channels + channel;
-          blend(upper + first, lower + first, row, left);
+            for (int lane = 0; lane < WIDTH; ++lane) left[lane] = right[lane];
+          } else {
+            blend(upper + Offset(column.low) * channels, lower + Offset(column.low) * channels, row, left);
+          }
+          blend(upper + Offset(column.high) * channels, lower + Offset(column.high) * channels, row, right);
+          held = column.low;
         }
-        const Offset second = Offset(column.high) * chunk.channels + channel;
-        blend(upper + second, lower + second, row, right);
-        held = column.low;
-      }
-      float values[WIDTH];
+        float values[WIDTH];
 #pragma unroll
-      for (int lane = 0; lane < WIDTH; ++lane) {
-        values[lane] = fma(column.low_weight, left[lane], column.high_weight * right[lane]);
+        for (int lane = 0; lane < WIDTH; ++lane) {
+          values[lane] = fma(column.low_weight, left[lane], column.high_weight * right[lane]);
+        }
+        store(out, values);
       }
-      store(columns + Offset(j) * chunk.channels + channel, values);
     }
   }
 }
@@ -172,23 +170,26 @@ struct CellSum {
 // So all that a location adds to a cell is added to memory once: (kh + 1) (kw + 1) additions where bins are a cell
 // wide and fewer where they are narrower, instead of 4 kh kw.
 template <int WIDTH>
-ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, const float* boxes, float* grad_table) {
+ALIGNCLI_DEVICE void scatter(const Levels& levels, const Chunk& chunk, const Number* grad_columns) {
   const unsigned item = blockIdx.x * blockDim.y + threadIdx.y;
-  const unsigned index = item / unsigned(chunk.kernel_width);
-  if (index >= unsigned(chunk.num_locations)) return;
-  const int j = int(item - index * unsigned(chunk.kernel_width));
+  const unsigned index = item / unsigned(levels.kernel_width);
+  if (index >= chunk.count) return;
+  const int j = int(item - index * unsigned(levels.kernel_width));
+  const Place place = place_of(levels, chunk.first + index);
+  if (place.level.grad_table == nullptr) return;
 
-  const Grid grid(chunk, boxes, index);
-  grad_columns += columns_offset(chunk, index);
-  const Offset next_row = Offset(chunk.width) * chunk.channels;
+  const int channels = levels.channels, kernel_height = levels.kernel_height, kernel_width = levels.kernel_width;
+  const Grid grid(levels, place);
+  grad_columns += columns_offset(levels, index);
+  const Offset next_row = Offset(place.level.width) * channels;
   for (int side = 0; side < 2; ++side) {
-    const Run run = run_from(grid, j, side, chunk.kernel_width);
+    const Run run = run_from(grid, j, side, kernel_width);
     if (run.begin == run.end) continue;
-    for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
-      float* top = grad_table + grid.offset(0, run.cell) + channel;
+    for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
+      float* top = place.level.grad_table + grid.offset(0, run.cell) + channel;
       CellSum<WIDTH> upper = {}, lower = {};
       int held = 0;  // upper is of this row of the map, lower of the next
-      for (int i = 0; i < chunk.kernel_height; ++i) {
+      for (int i = 0; i < kernel_height; ++i) {
         const AxisTap<float> row = grid.row(i);
         if (row.low != held) {
           if (row.low == held + 1) {
@@ -210,7 +211,7 @@ ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, con
         for (int tap = run.begin; tap < run.end; ++tap) {
           const float weight = weight_on(grid.x(tap), run.cell);
           float grad[WIDTH];
-          load(grad_columns + Offset(i * chunk.kernel_width + tap) * chunk.channels + channel, grad);
+          load(grad_columns + Offset(i * kernel_width + tap) * channels + channel, grad);
 #pragma unroll
           for (int lane = 0; lane < WIDTH; ++lane) sum[lane] = fma(weight, grad[lane], sum[lane]);
         }
@@ -226,26 +227,30 @@ ALIGNCLI_DEVICE void scatter(const Chunk& chunk, const Number* grad_columns, con
 // An item is a location, and its threads are one warp. The four sums over taps and channels need no memory in
 // between, so they come out alike in every run.
 template <int WIDTH>
-ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, const Number* table, const float* boxes,
-                                float* result) {
+ALIGNCLI_DEVICE void grad_boxes(const Levels& levels, const Chunk& chunk, const Number* grad_columns) {
   const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
-  if (index >= unsigned(chunk.num_locations)) return;
+  if (index >= chunk.count) return;
+  const Place place = place_of(levels, chunk.first + index);
+  const Level& level = place.level;
+  if (level.grad_boxes == nullptr) return;
 
-  const Grid grid(chunk, boxes, index);
-  grad_columns += columns_offset(chunk, index);
+  const int channels = levels.channels, kernel_height = levels.kernel_height, kernel_width = levels.kernel_width;
+  const Number* table = level.table;
+  const Grid grid(levels, place);
+  grad_columns += columns_offset(levels, index);
   float sides[4] = {};  // x1, y1, x2, y2
-  for (int i = 0; i < chunk.kernel_height; ++i) {
+  for (int i = 0; i < kernel_height; ++i) {
     const AxisTap<float> row = grid.row(i);
-    const AxisSlope<float> row_slope = axis_slope(grid.y(i), row, chunk.height);
-    for (int j = 0; j < chunk.kernel_width; ++j) {
+    const AxisSlope<float> row_slope = axis_slope(grid.y(i), row, level.height);
+    for (int j = 0; j < kernel_width; ++j) {
       const AxisTap<float> column = grid.column(j);
-      const AxisSlope<float> column_slope = axis_slope(grid.x(j), column, chunk.width);
+      const AxisSlope<float> column_slope = axis_slope(grid.x(j), column, level.width);
       const Number* corners[4] = {
           table + grid.offset(row.low, column.low), table + grid.offset(row.low, column.high),
           table + grid.offset(row.high, column.low), table + grid.offset(row.high, column.high)};
-      const Number* grad_tap = grad_columns + Offset(i * chunk.kernel_width + j) * chunk.channels;
+      const Number* grad_tap = grad_columns + Offset(i * kernel_width + j) * channels;
       float along_y = 0.0f, along_x = 0.0f;
-      for (int channel = int(threadIdx.x) * WIDTH; channel < chunk.channels; channel += int(blockDim.x) * WIDTH) {
+      for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
         float grad[WIDTH], values[4][WIDTH];
         load(grad_tap + channel, grad);
 #pragma unroll
@@ -262,17 +267,16 @@ ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, 
       }
       // end_share and its rest, in taps: the division waits until all are summed.
       const float down = float(i) + 0.5f, across = float(j) + 0.5f;
-      sides[0] = fma(float(chunk.kernel_width) - across, along_x, sides[0]);
-      sides[1] = fma(float(chunk.kernel_height) - down, along_y, sides[1]);
+      sides[0] = fma(float(kernel_width) - across, along_x, sides[0]);
+      sides[1] = fma(float(kernel_height) - down, along_y, sides[1]);
       sides[2] = fma(across, along_x, sides[2]);
       sides[3] = fma(down, along_y, sides[3]);
     }
   }
-  const Offset location = Offset(chunk.first_image) * chunk.num_rois + chunk.first_roi + index;
 #pragma unroll
   for (int side = 0; side < 4; ++side) {
     const float sum = sum_over_warp(sides[side]);
-    if (threadIdx.x == 0) result[location * 4 + side] = sum / (side % 2 == 0 ? chunk.extent_x : chunk.extent_y);
+    if (threadIdx.x == 0) level.grad_boxes[Offset(place.roi) * 4 + side] = sum / (side % 2 == 0 ? level.extent_x : level.extent_y);
   }
 }
 
@@ -280,39 +284,35 @@ ALIGNCLI_DEVICE void grad_boxes(const Chunk& chunk, const Number* grad_columns, 
 
 // Every kernel twice: with 16-byte accesses (scatter: 16 bytes of the float32 table), for channels and pointers that
 // are multiples of them, and a number at a time for all others.
-#define ALIGNCLI_KERNEL extern "C" __global__ void __launch_bounds__(128, 6)
-using aligncli::Chunk;
+#define ALIGNCLI_KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+#define ALIGNCLI_LEVELS const __grid_constant__ aligncli::Levels levels, const __grid_constant__ aligncli::Chunk chunk
 using aligncli::Number;
 constexpr int WIDE = 16 / sizeof(Number);
 
-ALIGNCLI_KERNEL gather_wide(Chunk chunk, const Number* __restrict__ table, const float* __restrict__ boxes,
-                            Number* __restrict__ columns) {
-  aligncli::gather<WIDE>(chunk, table, boxes, columns);
+template <int WIDTH>
+ALIGNCLI_DEVICE void fill_and_gather(const aligncli::Levels& levels, const aligncli::Chunk& chunk, Number* columns) {
+  extern __shared__ aligncli::AxisRecord records[];
+  aligncli::fill_records(levels, chunk, records);
+  __syncthreads();
+  aligncli::gather<WIDTH>(levels, chunk, records, columns);
 }
 
-ALIGNCLI_KERNEL gather_narrow(Chunk chunk, const Number* __restrict__ table, const float* __restrict__ boxes,
-                              Number* __restrict__ columns) {
-  aligncli::gather<1>(chunk, table, boxes, columns);
+ALIGNCLI_KERNEL(256, 4) gather_wide(ALIGNCLI_LEVELS, Number* columns) { fill_and_gather<WIDE>(levels, chunk, columns); }
+
+ALIGNCLI_KERNEL(256, 4) gather_narrow(ALIGNCLI_LEVELS, Number* columns) { fill_and_gather<1>(levels, chunk, columns); }
+
+ALIGNCLI_KERNEL(128, 6) scatter_wide(ALIGNCLI_LEVELS, const Number* grad_columns) {
+  aligncli::scatter<4>(levels, chunk, grad_columns);
 }
 
-ALIGNCLI_KERNEL scatter_wide(Chunk chunk, const Number* __restrict__ grad_columns, const float* __restrict__ boxes,
-                             float* __restrict__ grad_table) {
-  aligncli::scatter<4>(chunk, grad_columns, boxes, grad_table);
+ALIGNCLI_KERNEL(128, 6) scatter_narrow(ALIGNCLI_LEVELS, const Number* grad_columns) {
+  aligncli::scatter<1>(levels, chunk, grad_columns);
 }
 
-ALIGNCLI_KERNEL scatter_narrow(Chunk chunk, const Number* __restrict__ grad_columns, const float* __restrict__ boxes,
-                               float* __restrict__ grad_table) {
-  aligncli::scatter<1>(chunk, grad_columns, boxes, grad_table);
+ALIGNCLI_KERNEL(128, 6) grad_boxes_wide(ALIGNCLI_LEVELS, const Number* grad_columns) {
+  aligncli::grad_boxes<WIDE>(levels, chunk, grad_columns);
 }
 
-ALIGNCLI_KERNEL grad_boxes_wide(Chunk chunk, const Number* __restrict__ grad_columns,
-                                const Number* __restrict__ table, const float* __restrict__ boxes,
-                                float* __restrict__ result) {
-  aligncli::grad_boxes<WIDE>(chunk, grad_columns, table, boxes, result);
-}
-
-ALIGNCLI_KERNEL grad_boxes_narrow(Chunk chunk, const Number* __restrict__ grad_columns,
-                                  const Number* __restrict__ table, const float* __restrict__ boxes,
-                                  float* __restrict__ result) {
-  aligncli::grad_boxes<1>(chunk, grad_columns, table, boxes, result);
+ALIGNCLI_KERNEL(128, 6) grad_boxes_narrow(ALIGNCLI_LEVELS, const Number* grad_columns) {
+  aligncli::grad_boxes<1>(levels, chunk, grad_columns);
 }

@@ -1,17 +1,22 @@
-// The CUDA kernels as plain C++: every thread of every block, one after the other. Exact, because no kernel has its
-// threads wait for each other; a location's box gradient is summed by a warp of one thread.
+// The CUDA kernels as plain C++: every thread of every block, one after the other. Exact, because the only kernel whose
+// threads wait for each other, gather, is run in its two steps; a location's box gradient is summed by a warp of one
+// thread.
 #include <math.h>
 #include <string.h>
 
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __grid_constant__
+#define __shared__
 #define __launch_bounds__(...)
 
 struct Index {
   unsigned x, y;
 };
 static Index threadIdx, blockIdx, blockDim;
+
+static void __syncthreads() {}
 
 static long long num_additions = 0;
 
@@ -55,37 +60,31 @@ static void from_float(float value, Float16& result) {
 
 #include "roi_conv_cuda.cu"
 
+aligncli::AxisRecord records[1 << 12];  // the block's shared memory
+
 extern "C" long long count_additions() { return num_additions; }
 
-// tensors: what the kernel takes after the chunk. False for a kernel that there is not.
+// False for a kernel that there is not.
 extern "C" bool launch(const char* name, unsigned num_blocks, unsigned threads_x, unsigned threads_y,
-                       const Chunk* chunk, void* const* tensors) {
+                       const aligncli::Levels* levels, const aligncli::Chunk* chunk, void* columns) {
   const auto is = [&](const char* other) { return strcmp(name, other) == 0; };
-  const Number* first = static_cast<const Number*>(tensors[0]);
-  const float* boxes = static_cast<const float*>(tensors[1]);
-  const auto run_all = [&](auto kernel) {
+  const auto run_block = [&](auto step) {
+    for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y)
+      for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) step();
+  };
+  const auto run_all = [&](auto... steps) {
     blockDim = {threads_x, threads_y};
-    for (blockIdx.x = 0; blockIdx.x < num_blocks; ++blockIdx.x)
-      for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y)
-        for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) kernel();
+    for (blockIdx.x = 0; blockIdx.x < num_blocks; ++blockIdx.x) (run_block(steps), ...);
     return true;
   };
-  const auto gather = [&](auto kernel) {
-    return run_all([&] { kernel(*chunk, first, boxes, static_cast<Number*>(tensors[2])); });
-  };
-  const auto scatter = [&](auto kernel) {
-    return run_all([&] { kernel(*chunk, first, boxes, static_cast<float*>(tensors[2])); });
-  };
-  const auto grad_boxes = [&](auto kernel) {
-    const Number* table = static_cast<const Number*>(tensors[1]);
-    const float* third = static_cast<const float*>(tensors[2]);
-    return run_all([&] { kernel(*chunk, first, table, third, static_cast<float*>(tensors[3])); });
-  };
-  if (is("gather_wide")) return gather(gather_wide);
-  if (is("gather_narrow")) return gather(gather_narrow);
-  if (is("scatter_wide")) return scatter(scatter_wide);
-  if (is("scatter_narrow")) return scatter(scatter_narrow);
-  if (is("grad_boxes_wide")) return grad_boxes(grad_boxes_wide);
-  if (is("grad_boxes_narrow")) return grad_boxes(grad_boxes_narrow);
+  const auto fill = [&] { aligncli::fill_records(*levels, *chunk, records); };
+  Number* output = static_cast<Number*>(columns);
+  const Number* input = output;
+  if (is("gather_wide")) return run_all(fill, [&] { aligncli::gather<WIDE>(*levels, *chunk, records, output); });
+  if (is("gather_narrow")) return run_all(fill, [&] { aligncli::gather<1>(*levels, *chunk, records, output); });
+  if (is("scatter_wide")) return run_all([&] { scatter_wide(*levels, *chunk, input); });
+  if (is("scatter_narrow")) return run_all([&] { scatter_narrow(*levels, *chunk, input); });
+  if (is("grad_boxes_wide")) return run_all([&] { grad_boxes_wide(*levels, *chunk, input); });
+  if (is("grad_boxes_narrow")) return run_all([&] { grad_boxes_narrow(*levels, *chunk, input); });
   return false;
 }

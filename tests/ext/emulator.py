@@ -33,12 +33,14 @@ class EmulatedKernels(Kernels):
         return self._library.count_additions()
 
     def _launch_in_library(
-        self, name: str, num_blocks: int, threads: tuple[int, int], arguments: Sequence[Any]
+        self, name: str, num_blocks: int, threads: tuple[int, int], shared_bytes: int, arguments: Sequence[Any]
     ) -> None:
         self.launched.append(name)
-        chunk, *tensors = arguments
-        pointers = (ctypes.c_void_p * len(tensors))(*(tensor.value for tensor in tensors))
-        assert self._library.launch(name.encode(), num_blocks, *threads, ctypes.byref(chunk), pointers)
+        assert shared_bytes <= 64 << 10
+        levels, chunk, columns = arguments
+        assert self._library.launch(
+            name.encode(), num_blocks, *threads, ctypes.byref(levels), ctypes.byref(chunk), columns
+        )
 
 
 def build_emulated_kernels(dtype: torch.dtype, directory: Path) -> EmulatedKernels:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from aligncli.ops import RoIConv2d, native_cuda, operator, reference
-from aligncli_ext.cuda import Chunk, Kernels
+from aligncli_ext.cuda import Kernels, Pyramid
 from tests.ext.emulator import EmulatedKernels, build_emulated_kernels
 from tests.ops.test_portable import problems
 
@@ -168,22 +168,10 @@ def test_deterministic_mode_adds_in_a_fixed_order(monkeypatch, random_boxes):
 )
 def test_scatter_adds_a_location_to_each_cell_once(emulated, box, expected):
     kernels = emulated[torch.float32]
-    grad_table = torch.zeros(20 * 20, 1)
-    chunk = Chunk(
-        height=20,
-        width=20,
-        channels=1,
-        kernel_height=3,
-        kernel_width=3,
-        num_rois=1,
-        first_image=0,
-        first_roi=0,
-        num_locations=1,
-        stride=8,
-        extent_y=24,
-        extent_x=24,
-    )
+    features, boxes = torch.zeros(1, 1, 20, 20), torch.tensor([[box]], dtype=torch.float32)
+    grad_map = torch.zeros_like(features)
+    pyramid = Pyramid([features], [boxes], [8.0], (3, 3), grad_maps=[grad_map])
     before = kernels.count_additions()
-    kernels.scatter(chunk, torch.ones(1, 9), torch.tensor([box], dtype=torch.float32), grad_table)
+    kernels.scatter(pyramid, 0, torch.ones(1, 9))
     assert kernels.count_additions() - before == expected
-    assert grad_table.count_nonzero() == expected
+    assert grad_map.count_nonzero() == expected

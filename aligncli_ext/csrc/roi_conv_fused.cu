@@ -1,0 +1,341 @@
+// RoIConv's forward pass for Hopper in one kernel: columns are sampled into shared memory, where tensor cores multiply
+// them, and are never written to device memory. For float16 and bfloat16 maps of a multiple of 64 channels.
+//
+// A block makes ALIGNCLI_OUTPUTS outputs of 128 locations (a tile) after the other. A step is one tap and 64 channels: 128 threads blend
+// (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an earlier
+// step's. A stage is the shared memory of a step; `full` and `empty` hand it to and fro.
+#include "levels.cuh"
+#include "wgmma.cuh"  // multiply_add, which aligncli_ext/fused.py writes: it lists a register for each sum
+
+namespace aligncli {
+
+constexpr int OUTPUTS = ALIGNCLI_OUTPUTS;
+constexpr int LOCATIONS = 128;
+constexpr int STEP_CHANNELS = 64;  // 128 bytes, a row of a swizzled tile
+constexpr int PRODUCERS = 128;     // threads
+constexpr int CONSUMERS = 256;
+constexpr int ROW_BYTES = 128;
+constexpr int COLUMNS_BYTES = LOCATIONS * ROW_BYTES;
+constexpr int WEIGHT_BYTES = OUTPUTS * ROW_BYTES;
+constexpr int STAGE_BYTES = COLUMNS_BYTES + WEIGHT_BYTES;
+constexpr int WIDTH = 8;  // numbers of a 16-byte access
+constexpr int THREADS_A_LOCATION = STEP_CHANNELS / WIDTH;
+constexpr int LOCATIONS_AT_ONCE = PRODUCERS / THREADS_A_LOCATION;
+constexpr int TURNS = LOCATIONS / LOCATIONS_AT_ONCE;
+constexpr int MOST_STAGES = 8;
+constexpr int DEPTH = 4;  // turns of which a thread has cells on their way
+
+using Address = unsigned;  // in shared memory
+
+ALIGNCLI_DEVICE Address shared_address(const void* pointer) {
+  return static_cast<Address>(__cvta_generic_to_shared(pointer));
+}
+
+// A 16-byte piece of a row, where the 128-byte swizzle puts it: rows are 128 bytes apart and the tile starts at a
+// multiple of 1,024.
+ALIGNCLI_DEVICE int swizzled(int row, int piece) { return row * ROW_BYTES + (piece ^ (row & 7)) * 16; }
+
+// What wgmma is told of such a tile: its address, and 1,024 bytes between groups of eight rows.
+ALIGNCLI_DEVICE unsigned long long descriptor(Address tile) {
+  constexpr unsigned long long swizzle_128 = 1ull << 62, group_stride = (1024ull >> 4) << 32, unused = 1ull << 16;
+  return swizzle_128 | group_stride | unused | ((tile & 0x3ffffu) >> 4);
+}
+
+ALIGNCLI_DEVICE void init_barrier(Address barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+ALIGNCLI_DEVICE void arrive(Address barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+ALIGNCLI_DEVICE void arrive_and_expect(Address barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+ALIGNCLI_DEVICE void wait(Address barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra.uni finished;\n"
+      "bra.uni again;\n"
+      "finished:\n"
+      "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+ALIGNCLI_DEVICE void copy_in_bulk(Address to, const void* from, int bytes, Address barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// What a thread wrote to shared memory is seen by the tensor cores.
+ALIGNCLI_DEVICE void show_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+ALIGNCLI_DEVICE void wait_for_producers() { asm volatile("bar.sync 1, %0;" ::"n"(PRODUCERS) : "memory"); }
+
+// Where a ring of stages stands.
+struct Ring {
+  int num_stages;
+  int stage = 0;
+  int parity = 0;
+
+  ALIGNCLI_DEVICE explicit Ring(int stages) : num_stages(stages) {}
+
+  ALIGNCLI_DEVICE void advance() {
+    if (++stage == num_stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+struct Problem {
+  const Number* weight;  // packed: (output blocks, steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled
+  const Number* bias;    // (O,), or null
+  Number* rows;          // (locations, O)
+  unsigned num_locations;
+  int out_channels;
+  int num_stages;
+};
+
+// A block's shared memory.
+struct Workspace {
+  Address stages;  // of STAGE_BYTES: columns, then weight
+  Address full;    // barriers of 8 bytes
+  Address empty;
+  AxisRecord* records;           // of each location
+  const unsigned char** images;  // each location's image in its table
+
+  ALIGNCLI_DEVICE Workspace(unsigned char* memory, const Problem& problem) {
+    memory += (1024 - (shared_address(memory) & 1023)) & 1023;
+    stages = shared_address(memory);
+    memory += problem.num_stages * STAGE_BYTES;
+    full = shared_address(memory);
+    empty = full + MOST_STAGES * 8;
+    images = reinterpret_cast<const unsigned char**>(memory + 2 * MOST_STAGES * 8);
+    records = reinterpret_cast<AxisRecord*>(images + LOCATIONS);
+  }
+
+  ALIGNCLI_DEVICE Address columns(int stage) const { return stages + stage * STAGE_BYTES; }
+  ALIGNCLI_DEVICE Address weight(int stage) const { return columns(stage) + COLUMNS_BYTES; }
+};
+
+// Locations beyond the last are the last one again; what becomes of them is not stored.
+ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space,
+                                  unsigned first, int thread) {
+  const int num_records = levels.kernel_height + levels.kernel_width;
+  for (int item = thread; item < LOCATIONS * num_records; item += PRODUCERS) {
+    const int index = item / num_records, axis = item - index * num_records;
+    const unsigned location = first + unsigned(index);
+    const Place place = place_of(levels, location < problem.num_locations ? location : problem.num_locations - 1);
+    space.records[item] = axis_record(levels, place, axis);
+    if (axis == 0) {
+      space.images[index] = reinterpret_cast<const unsigned char*>(place.level.table) +
+                            place.first_cell * levels.channels * Offset(sizeof(Number));
+    }
+  }
+}
+
+// The four cells of a tap, 16 bytes of channels of each, and their weights.
+struct Corners {
+  unsigned pairs[4][WIDTH / 2];
+  float weights[4];
+};
+
+ALIGNCLI_DEVICE void read_corners(const unsigned char* image, int cell_bytes, const AxisTap<float>& row,
+                                  const AxisTap<float>& column, Corners& corners) {
+  const int cells[4] = {row.low + column.low, row.low + column.high, row.high + column.low, row.high + column.high};
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+    unsigned(&pairs)[WIDTH / 2] = corners.pairs[corner];
+    asm("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+        : "l"(image + Offset(cells[corner]) * cell_bytes));
+  }
+  corners.weights[0] = row.low_weight * column.low_weight;
+  corners.weights[1] = row.low_weight * column.high_weight;
+  corners.weights[2] = row.high_weight * column.low_weight;
+  corners.weights[3] = row.high_weight * column.high_weight;
+}
+
+ALIGNCLI_DEVICE void write_columns(const Corners& corners, Address to) {
+  unsigned pairs[WIDTH / 2];
+#pragma unroll
+  for (int pair = 0; pair < WIDTH / 2; ++pair) {
+    float values[2] = {};
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      float first, second;
+      pair_to<Number>(corners.pairs[corner][pair], first, second);
+      values[0] = fma(corners.weights[corner], first, values[0]);
+      values[1] = fma(corners.weights[corner], second, values[1]);
+    }
+    pairs[pair] = pair_from<Number>(values[0], values[1]);
+  }
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(pairs[0]), "r"(pairs[1]), "r"(pairs[2]),
+               "r"(pairs[3])
+               : "memory");
+}
+
+// A step of a producer: its tap, and its channels in bytes.
+struct Step {
+  int channel_bytes;
+  int i = 0;
+  int j = 0;
+
+  ALIGNCLI_DEVICE explicit Step(int piece) : channel_bytes(piece * 16) {}
+
+  ALIGNCLI_DEVICE void advance(const Levels& levels) {
+    if (++j < levels.kernel_width) return;
+    j = 0;
+    if (++i < levels.kernel_height) return;
+    i = 0;
+    channel_bytes += ROW_BYTES;
+  }
+};
+
+// Eight threads see to a location, whose 64 channels they share, and go through TURNS locations a step. Cells are asked
+// for DEPTH - 1 turns before they are blended, so at the end of a step the next one's.
+ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
+  const int num_records = levels.kernel_height + levels.kernel_width;
+  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  const int cell_bytes = levels.channels * int(sizeof(Number));
+  const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
+  const unsigned char* weight =
+      reinterpret_cast<const unsigned char*>(problem.weight) + Offset(blockIdx.y) * num_steps * WEIGHT_BYTES;
+  Corners corners[DEPTH];
+  const auto read = [&](const Step& step, int turn) {
+    const int location = first_location + turn * LOCATIONS_AT_ONCE;
+    const AxisRecord* records = space.records + location * num_records;
+    read_corners(space.images[location] + step.channel_bytes, cell_bytes, records[step.i].tap,
+                 records[levels.kernel_height + step.j].tap, corners[turn % DEPTH]);
+  };
+  Ring ring(problem.num_stages);
+  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
+    wait_for_producers();  // all are done with the last tile's records
+    fill_records(levels, problem, space, tile * LOCATIONS, thread);
+    wait_for_producers();
+    Step now(piece);
+#pragma unroll
+    for (int turn = 0; turn < DEPTH - 1; ++turn) read(now, turn);
+    for (int step = 0; step < num_steps; ++step) {
+      Step next = now;
+      if (step + 1 < num_steps) next.advance(levels);  // else what was read is read again, for nothing
+      wait(space.empty + ring.stage * 8, ring.parity ^ 1);
+      if (thread == 0) {
+        const Address full = space.full + ring.stage * 8;
+        arrive_and_expect(full, WEIGHT_BYTES);
+        copy_in_bulk(space.weight(ring.stage), weight + Offset(step) * WEIGHT_BYTES, WEIGHT_BYTES, full);
+      }
+      const Address columns = space.columns(ring.stage);
+#pragma unroll
+      for (int turn = 0; turn < TURNS; ++turn) {
+        const int ahead = turn + DEPTH - 1;
+        read(ahead < TURNS ? now : next, ahead % TURNS);
+        write_columns(corners[turn % DEPTH], columns + swizzled(first_location + turn * LOCATIONS_AT_ONCE, piece));
+      }
+      show_to_tensor_cores();
+      __syncwarp();
+      if (thread % 32 == 0) arrive(space.full + ring.stage * 8);
+      ring.advance();
+      now = next;
+    }
+  }
+}
+
+// A warpgroup's sums are of 64 locations: a thread has, of rows r and r + 8, the pairs of outputs at 8 n + c.
+ALIGNCLI_DEVICE void store_rows(const Problem& problem, const float (&sums)[OUTPUTS / 2], unsigned first_location,
+                                int thread) {
+  const int lane = thread % 32;
+  const unsigned location = first_location + unsigned(thread / 32 * 16 + lane / 4);
+  const int first_output = int(blockIdx.y) * OUTPUTS + lane % 4 * 2;
+#pragma unroll
+  for (int n = 0; n < OUTPUTS / 8; ++n) {
+    const int output = first_output + n * 8;
+    if (output >= problem.out_channels) break;
+    float bias[2] = {};
+    if (problem.bias != nullptr) load(problem.bias + output, bias);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const unsigned row = location + half * 8;
+      const float values[2] = {sums[4 * n + 2 * half] + bias[0], sums[4 * n + 2 * half + 1] + bias[1]};
+      if (row < problem.num_locations) store(problem.rows + Offset(row) * problem.out_channels + output, values);
+    }
+  }
+}
+
+ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
+  const int warpgroup = thread / 128;
+  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  Ring ring(problem.num_stages);
+  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
+    float sums[OUTPUTS / 2];
+    int last = 0;  // the stage of the step before
+    for (int step = 0; step < num_steps; ++step) {
+      wait(space.full + ring.stage * 8, ring.parity);
+      const unsigned long long columns = descriptor(space.columns(ring.stage) + warpgroup * 64 * ROW_BYTES);
+      const unsigned long long weight = descriptor(space.weight(ring.stage));
+      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+      for (int k = 0; k < STEP_CHANNELS / 16; ++k) {  // 16 numbers are 32 bytes on
+        multiply_add(sums, columns + k * (32 >> 4), weight + k * (32 >> 4), step + k > 0);
+      }
+      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");  // the step before has been read
+      if (step > 0 && thread % 128 == 0) arrive(space.empty + last * 8);
+      last = ring.stage;
+      ring.advance();
+    }
+    wait_for_products(sums);
+    if (thread % 128 == 0) arrive(space.empty + last * 8);
+    store_rows(problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
+  }
+}
+
+}  // namespace aligncli
+
+// grid: tiles (blocks go on with others), and blocks of outputs.
+extern "C" __global__ void __launch_bounds__(aligncli::PRODUCERS + aligncli::CONSUMERS, 1)
+    roi_conv_fused(const __grid_constant__ aligncli::Levels levels, const __grid_constant__ aligncli::Problem problem) {
+  using namespace aligncli;
+  extern __shared__ unsigned char memory[];
+  const Workspace space(memory, problem);
+  const int thread = int(threadIdx.x);
+  if (thread == 0) {
+    for (int stage = 0; stage < problem.num_stages; ++stage) {
+      init_barrier(space.full + stage * 8, PRODUCERS / 32 + 1);  // a warp each, and the weight's copy
+      init_barrier(space.empty + stage * 8, CONSUMERS / 128);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  if (thread < CONSUMERS) {
+    consume(levels, problem, space, thread);
+  } else {
+    produce(levels, problem, space, thread - CONSUMERS);
+  }
+}
+
+// weight (O, taps, C) into the order of steps: 64 channels after the other, all taps of each. A thread moves 16 bytes.
+extern "C" __global__ void __launch_bounds__(256)
+    pack_weight(const aligncli::Number* __restrict__ weight, aligncli::Number* __restrict__ packed, int out_channels,
+                int num_taps, int channels, int num_pieces) {
+  using namespace aligncli;
+  const int item = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (item >= num_pieces) return;
+  const int piece = item % 8, row = item / 8 % OUTPUTS;
+  const int step_of_all = item / (8 * OUTPUTS), num_steps = channels / STEP_CHANNELS * num_taps;
+  const int step = step_of_all % num_steps, output = step_of_all / num_steps * OUTPUTS + row;
+  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (row & 7)) * WIDTH;
+  Pack<Number, WIDTH> numbers = {};
+  if (output < out_channels) {
+    numbers = *reinterpret_cast<const Pack<Number, WIDTH>*>(weight + (Offset(output) * num_taps + tap) * channels + channel);
+  }
+  reinterpret_cast<Pack<Number, WIDTH>*>(packed)[item] = numbers;
+}

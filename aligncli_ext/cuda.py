@@ -6,6 +6,7 @@ Tensors are on one device: maps (N, C, H, W) with channels-last memory, boxes (N
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,7 +17,9 @@ from torch import Tensor
 from aligncli_ext.driver import DriverError, Module
 from aligncli_ext.nvrtc import CudaUnavailable, Program, architecture_for, cached_cubin
 
-_GATHER_THREADS = 256  # of a block
+_GATHER_THREADS = 512  # of a block
+_GATHER_LOCATIONS = 16  # of a block, where there are enough for
+_GATHER_BLOCKS = 512  # which keep a large GPU busy
 _OTHER_THREADS = 128
 _ACCESS_BYTES = 16
 _RECORD_BYTES = 16  # of AxisRecord
@@ -29,34 +32,9 @@ MOST_LOCATIONS = 2**31
 MOST_KERNEL_SIDES = 48 * 1024 // _RECORD_BYTES  # height + width
 
 
-class LevelFields(ctypes.Structure):
-    """One level; the same structure as in levels.cuh, where the fields are explained."""
-
-    _fields_ = [
-        ("table", ctypes.c_void_p),
-        ("boxes", ctypes.c_void_p),
-        ("grad_table", ctypes.c_void_p),
-        ("grad_boxes", ctypes.c_void_p),
-        ("first", ctypes.c_uint),
-        ("num_rois", ctypes.c_uint),
-        ("height", ctypes.c_int),
-        ("width", ctypes.c_int),
-        ("stride", ctypes.c_float),
-        ("extent_y", ctypes.c_float),
-        ("extent_x", ctypes.c_float),
-    ]
-
-
-class LevelsFields(ctypes.Structure):
-    """All levels; the same structure as in levels.cuh."""
-
-    _fields_ = [
-        ("level", LevelFields * MOST_LEVELS),
-        ("num_levels", ctypes.c_int),
-        ("channels", ctypes.c_int),
-        ("kernel_height", ctypes.c_int),
-        ("kernel_width", ctypes.c_int),
-    ]
+# Level and Levels in levels.cuh, where the fields are explained.
+_LEVEL = struct.Struct("@4P2I2i3f4x")
+_AFTER_LEVELS = struct.Struct("@4i")
 
 
 class Chunk(ctypes.Structure):
@@ -85,29 +63,43 @@ class Pyramid:
         kernel_height, kernel_width = kernel_size
         self.channels = maps[0].shape[1]
         self.kernel_size = kernel_size
+        self.num_levels = len(maps)
         self.num_locations = 0
-        self.fields = LevelsFields(
-            num_levels=len(maps), channels=self.channels, kernel_height=kernel_height, kernel_width=kernel_width
-        )
+        self.fields = (ctypes.c_char * (MOST_LEVELS * _LEVEL.size + _AFTER_LEVELS.size))()
+        self._is_aligned = True
         for index, (level, level_boxes, stride) in enumerate(zip(maps, boxes, strides)):
             num_images, num_rois, _ = level_boxes.shape
-            fields = self.fields.level[index]
-            fields.table, fields.boxes = level.data_ptr(), level_boxes.data_ptr()
-            fields.first, fields.num_rois = self.num_locations, max(num_rois, 1)
-            fields.height, fields.width = level.shape[2], level.shape[3]
-            fields.stride = stride
-            fields.extent_y, fields.extent_x = kernel_height * stride, kernel_width * stride
+            *_, height, width = level.shape
+            address = level.data_ptr()
+            _LEVEL.pack_into(
+                self.fields,
+                index * _LEVEL.size,
+                address,
+                level_boxes.data_ptr(),
+                _address(grad_maps[index]) if grad_maps else 0,
+                _address(grad_boxes[index]) if grad_boxes else 0,
+                self.num_locations,
+                max(num_rois, 1),  # divides
+                height,
+                width,
+                stride,
+                kernel_height * stride,
+                kernel_width * stride,
+            )
             self.num_locations += num_images * num_rois
-        for fields, grad in zip(self.fields.level, grad_maps):
-            fields.grad_table = None if grad is None else grad.data_ptr()
-        for fields, grad in zip(self.fields.level, grad_boxes):
-            fields.grad_boxes = None if grad is None else grad.data_ptr()
-        self._is_aligned = all(level.data_ptr() % _ACCESS_BYTES == 0 for level in maps)
+            self._is_aligned &= address % _ACCESS_BYTES == 0
+        _AFTER_LEVELS.pack_into(
+            self.fields, MOST_LEVELS * _LEVEL.size, self.num_levels, self.channels, kernel_height, kernel_width
+        )
 
     def fits_wide_accesses(self, columns: Tensor) -> bool:
         """Whether columns and maps, which have the same dtype, can be accessed 16 bytes at a time."""
         whole = self.channels * columns.itemsize % _ACCESS_BYTES == 0
         return whole and self._is_aligned and columns.data_ptr() % _ACCESS_BYTES == 0
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 # Module.launch
@@ -130,40 +122,48 @@ class Kernels:
     def gather(self, pyramid: Pyramid, first: int, columns: Tensor) -> None:
         """Write the columns of as many locations as they have rows, from location `first` on."""
         wide = pyramid.fits_wide_accesses(columns)
-        records = sum(pyramid.kernel_size)
-        most_items = max(1, _MOST_RECORD_BYTES // (records * _RECORD_BYTES))
         threads = _threads_for(pyramid.channels, _ACCESS_BYTES // columns.itemsize if wide else 1, _GATHER_THREADS)
-        threads = threads[0], min(threads[1], 1 << most_items.bit_length() - 1)
-        shared_bytes = threads[1] * records * _RECORD_BYTES
-        self._run("gather", wide, len(columns), threads, shared_bytes, pyramid, first, columns)
+        num_locations = _locations_of_block(len(columns), threads[1], pyramid.kernel_size)
+        shared_bytes = num_locations * sum(pyramid.kernel_size) * _RECORD_BYTES
+        num_blocks = -(-len(columns) // num_locations)
+        self._run("gather", wide, num_blocks, threads, shared_bytes, pyramid, first, columns, num_locations)
 
     def scatter(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
         """Add the columns' gradient to the maps' that are wanted, in no particular order."""
         wide = pyramid.channels % 4 == 0 and grad_columns.data_ptr() % _ACCESS_BYTES == 0
         threads = _threads_for(pyramid.channels, 4 if wide else 1, _OTHER_THREADS)
-        num_items = len(grad_columns) * pyramid.kernel_size[1]
-        self._run("scatter", wide, num_items, threads, 0, pyramid, first, grad_columns)
+        num_blocks = -(-len(grad_columns) * pyramid.kernel_size[1] // threads[1])
+        self._run("scatter", wide, num_blocks, threads, 0, pyramid, first, grad_columns)
 
     def grad_boxes(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
         """Write the rows of these locations in the boxes' gradients that are wanted."""
         wide = pyramid.fits_wide_accesses(grad_columns)
         threads = (self._warp_size, _OTHER_THREADS // self._warp_size)
-        self._run("grad_boxes", wide, len(grad_columns), threads, 0, pyramid, first, grad_columns)
+        num_blocks = -(-len(grad_columns) // threads[1])
+        self._run("grad_boxes", wide, num_blocks, threads, 0, pyramid, first, grad_columns)
 
     def _run(
         self,
         name: str,
         wide: bool,
-        num_items: int,
+        num_blocks: int,
         threads: tuple[int, int],
         shared_bytes: int,
         pyramid: Pyramid,
         first: int,
         columns: Tensor,
+        *numbers: int,
     ) -> None:
-        arguments = [pyramid.fields, Chunk(first, len(columns)), ctypes.c_void_p(columns.data_ptr())]
-        grid = (-(-num_items // threads[1]), 1)
-        self._launch(f"{name}_{'wide' if wide else 'narrow'}", grid, threads, shared_bytes, arguments)
+        chunk, address = Chunk(first, len(columns)), ctypes.c_void_p(columns.data_ptr())
+        arguments = [pyramid.fields, chunk, address, *map(ctypes.c_uint, numbers)]
+        self._launch(f"{name}_{'wide' if wide else 'narrow'}", (num_blocks, 1), threads, shared_bytes, arguments)
+
+
+def _locations_of_block(num_locations: int, items: int, kernel_size: tuple[int, int]) -> int:
+    """Of gather: enough for all items at once, and no more than there is room for in shared memory."""
+    kernel_height, kernel_width = kernel_size
+    wanted = max(1, min(_GATHER_LOCATIONS, num_locations // _GATHER_BLOCKS), items // kernel_height)
+    return max(1, min(wanted, _MOST_RECORD_BYTES // ((kernel_height + kernel_width) * _RECORD_BYTES)))
 
 
 def _threads_for(channels: int, width: int, threads: int) -> tuple[int, int]:

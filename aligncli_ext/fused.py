@@ -21,7 +21,7 @@ OUTPUT_MULTIPLE = 8
 _LOCATIONS = 128  # of a tile
 _THREADS = 384
 _PACK_THREADS = 256
-_STAGES = 4  # tiles of columns and weight that are made, wait or are multiplied; at least 2
+_STAGES = 3  # tiles of columns and weight that are made, wait or are multiplied; at least 2
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
 _OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
 

@@ -78,9 +78,7 @@ def backward(
         grad_boxes = [
             torch.empty_like(level) if needed else None for level, needed in zip(flat_boxes, needs[num_levels:])
         ]
-        pyramid = Pyramid(
-            maps, flat_boxes, strides, _kernel_size(weight), grad_maps=grad_maps, grad_boxes=grad_boxes
-        )
+        pyramid = Pyramid(maps, flat_boxes, strides, _kernel_size(weight), grad_maps=grad_maps, grad_boxes=grad_boxes)
         columns = _columns_buffer(len(grad_rows), matrix)
         grad_matrix = torch.zeros_like(matrix, dtype=torch.float32) if needs[-1] else None
         if grad_matrix is not None:
@@ -110,7 +108,7 @@ def _add_sampled_gradients(
     kernels: Kernels, pyramid: Pyramid, matrix: Tensor, grad_rows: Tensor, columns: Tensor, needs: Sequence[bool]
 ) -> None:
     """Add to the gradients of maps and boxes that are wanted; `columns` is memory for a chunk."""
-    num_levels = pyramid.fields.num_levels
+    num_levels = pyramid.num_levels
     for start, end in _chunks(len(grad_rows), len(columns)):
         grad_columns = torch.mm(grad_rows[start:end], matrix, out=columns[: end - start])
         if any(needs[:num_levels]):

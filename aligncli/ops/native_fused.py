@@ -31,7 +31,9 @@ def forward(
     pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
     rows = weight.new_empty(pyramid.num_locations, len(weight))
     with kernel.on_device():
-        kernel.multiply(pyramid, portable._matrix(weight).contiguous(), None if bias is None else bias.contiguous(), rows)
+        kernel.multiply(
+            pyramid, portable._matrix(weight).contiguous(), None if bias is None else bias.contiguous(), rows
+        )
     return rows
 
 

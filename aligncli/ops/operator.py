@@ -5,6 +5,7 @@ Users call `aligncli.ops.roi_conv`, which checks its input; nothing is checked h
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,22 @@ from torch.utils.flop_counter import register_flop_formula
 from aligncli.ops import native, native_cuda, native_fused, portable
 from aligncli.ops.backend import choose_backend
 
+# Defined without torch.library.custom_op, whose checks take as long at every call as launching the kernels does.
+torch.library.define(
+    "aligncli::roi_conv",
+    "(Tensor[] features, Tensor[] boxes, Tensor weight, Tensor? bias, float[] strides, str backend) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+torch.library.define(
+    "aligncli::roi_conv_backward",
+    "(Tensor grad, Tensor[] features, Tensor[] boxes, Tensor weight, float[] strides, bool[] needs, str backend)"
+    " -> Tensor[]",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 
-@torch.library.custom_op("aligncli::roi_conv", mutates_args=())
-def roi_conv_rows(
+
+@torch.library.impl("aligncli::roi_conv", "default")
+def _forward(
     features: Sequence[Tensor],
     boxes: Sequence[Tensor],
     weight: Tensor,
@@ -31,8 +45,13 @@ def roi_conv_rows(
     take building a library.
     """
     implementation = _implementation(backend, weight)
-    with torch.autocast(weight.device.type, enabled=False):
+    with _without_autocast(weight.device.type):
         return implementation.forward(features, boxes, weight, bias, strides)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    enabled = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if enabled else nullcontext()
 
 
 def _implementation(backend: str, weight: Tensor) -> ModuleType:
@@ -57,8 +76,8 @@ def _(
     return weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
 
 
-@torch.library.custom_op("aligncli::roi_conv_backward", mutates_args=())
-def _roi_conv_backward(
+@torch.library.impl("aligncli::roi_conv_backward", "default")
+def _backward(
     grad: Tensor,
     features: Sequence[Tensor],
     boxes: Sequence[Tensor],
@@ -70,7 +89,7 @@ def _roi_conv_backward(
     """`needs` has a flag for each features, each boxes and weight; returns those gradients, in that order."""
     implementation = _implementation(backend, weight)
     # Backward may run under an autocast that forward did not run under.
-    with torch.autocast(weight.device.type, enabled=False):
+    with _without_autocast(weight.device.type):
         return implementation.backward(grad, features, boxes, weight, strides, needs)
 
 
@@ -109,7 +128,7 @@ def _roi_conv_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needs = [*needs_features, *needs_boxes, needs_weight]
     # A graph with the bias alone to train still gets here, and then there is nothing to gather.
     found = iter(
-        _roi_conv_backward(grad, features, boxes, weight, ctx.strides, needs, ctx.backend) if any(needs) else []
+        roi_conv_backward_rows(grad, features, boxes, weight, ctx.strides, needs, ctx.backend) if any(needs) else []
     )
     gradients = [next(found) if needed else None for needed in needs]
     grad_bias = grad.sum(0) if needs_bias else None
@@ -120,6 +139,8 @@ def _refuse_double_backward(_ctx: Any, *_grads: Any) -> None:
     raise RuntimeError("RoIConv has no double backward: differentiate it once, without create_graph=True")
 
 
+roi_conv_rows = torch.ops.aligncli.roi_conv.default
+roi_conv_backward_rows = torch.ops.aligncli.roi_conv_backward.default
 torch.library.register_autograd("aligncli::roi_conv", _roi_conv_gradients, setup_context=_save_inputs)
 torch.library.register_autograd("aligncli::roi_conv_backward", _refuse_double_backward)
 

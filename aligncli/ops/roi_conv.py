@@ -97,10 +97,10 @@ def _roi_conv_levels(
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
         rows = operator.roi_conv_rows(features, boxes, weight, bias, strides, backend)
-    shapes = [(level.shape[0], level.shape[1], weight.shape[0]) for level in boxes]
+    shapes = [(level.shape[0], level.shape[1], len(weight)) for level in boxes]
     if len(shapes) == 1:
         return [rows.view(shapes[0])]
-    parts = rows.split([num_images * num_rois for num_images, num_rois, _ in shapes])
+    parts = rows.split_with_sizes([num_images * num_rois for num_images, num_rois, _ in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes)]
 
 
@@ -133,14 +133,15 @@ def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _check_level(features: Tensor, boxes: Tensor, weight: Tensor, stride: float) -> None:
-    if features.dim() != 4 or 0 in features.shape[1:]:
-        raise ValueError(f"roi_conv: features must be (N, C, H, W), only N may be 0, got {tuple(features.shape)}")
-    if features.shape[1] != weight.shape[1]:
-        raise ValueError(f"roi_conv: features have {features.shape[1]} channels and weight takes {weight.shape[1]}")
+    shape, box_shape = features.shape, boxes.shape
+    if len(shape) != 4 or 0 in shape[1:]:
+        raise ValueError(f"roi_conv: features must be (N, C, H, W), only N may be 0, got {tuple(shape)}")
+    if shape[1] != weight.shape[1]:
+        raise ValueError(f"roi_conv: features have {shape[1]} channels and weight takes {weight.shape[1]}")
     if features.dtype != weight.dtype:
         raise ValueError(f"roi_conv: features are {features.dtype} and weight is {weight.dtype}; cast one of them")
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != features.shape[0]:
-        raise ValueError(f"roi_conv: boxes must be ({features.shape[0]}, R, 4), got {tuple(boxes.shape)}")
+    if len(box_shape) != 3 or box_shape[2] != 4 or box_shape[0] != shape[0]:
+        raise ValueError(f"roi_conv: boxes must be ({shape[0]}, R, 4), got {tuple(box_shape)}")
     if not boxes.is_floating_point():
         raise ValueError(f"roi_conv: boxes must be floating point, got {boxes.dtype}")
     if not features.device == boxes.device == weight.device:  # the native kernels would read any address

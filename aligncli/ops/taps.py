@@ -18,7 +18,7 @@ from aligncli.ops.offsets import sampling_points
 
 # What stays in the cache of a CPU core, or in the L2 of a large GPU (and of any other accelerator).
 CPU_CHUNK_BYTES = 4 << 20
-GPU_CHUNK_BYTES = 32 << 20
+GPU_CHUNK_BYTES = 56 << 20
 
 
 def chunk_locations(channels: int, num_taps: int, dtype: torch.dtype, device_type: str) -> int:

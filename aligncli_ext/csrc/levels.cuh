@@ -59,6 +59,21 @@ ALIGNCLI_DEVICE Place place_of(const Levels& levels, unsigned location) {
   return {level, roi, Offset(roi / level.num_rois) * level.height * level.width};
 }
 
+// The location at a place in reading order: where an image has a box a cell (or several, one after the other), strips of
+// STRIP_ROWS rows of the map are read column by column. 128 locations are a patch then, whose boxes share more cells than
+// those of a line would.
+constexpr unsigned STRIP_ROWS = 8;
+
+ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place) {
+  const Level& level = level_of(levels, place);
+  const unsigned width = unsigned(level.width), cells = unsigned(level.height) * width;
+  if (level.num_rois % cells != 0) return place;
+  const unsigned cell = (place - level.first) % cells;
+  const unsigned top = cell / (STRIP_ROWS * width) * STRIP_ROWS, rest = unsigned(level.height) - top;
+  const unsigned rows = rest < STRIP_ROWS ? rest : STRIP_ROWS, in_strip = cell - top * width;
+  return place - cell + (top + in_strip % rows) * width + in_strip / rows;
+}
+
 // One of a location's kernel_height + kernel_width axis taps, rows first, as it is kept in shared memory: `low` and
 // `high` count cells, so that a row's plus a column's is a cell of the image.
 struct alignas(16) AxisRecord {

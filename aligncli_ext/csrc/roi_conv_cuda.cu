@@ -61,47 +61,60 @@ ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisT
   }
 }
 
-// The axis records of a block's locations, computed once for all of a location's threads: as many as blockDim.y.
-ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, AxisRecord* records) {
-  const int num_records = levels.kernel_height + levels.kernel_width;
-  const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
-  if (index >= chunk.count) return;
-  const Place place = place_of(levels, chunk.first + index);
-  for (int axis = int(threadIdx.x); axis < num_records; axis += int(blockDim.x)) {
-    records[int(threadIdx.y) * num_records + axis] = axis_record(levels, place, axis);
+// The consecutive locations of a block of gather, whose boxes share cells: it reads those from a multiprocessor's own
+// cache. As many for every block.
+struct Share {
+  unsigned begin;  // in the chunk
+  unsigned end;
+
+  ALIGNCLI_DEVICE Share(const Chunk& chunk, unsigned num_locations) : begin(blockIdx.x * num_locations) {
+    end = begin + num_locations < chunk.count ? begin + num_locations : chunk.count;
+  }
+};
+
+// The axis records of a block's locations, computed once for all threads that read them.
+ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, const Share& share, AxisRecord* records) {
+  const unsigned num_records = unsigned(levels.kernel_height + levels.kernel_width);
+  const unsigned total = (share.end - share.begin) * num_records;
+  for (unsigned item = threadIdx.y * blockDim.x + threadIdx.x; item < total; item += blockDim.x * blockDim.y) {
+    const unsigned index = item / num_records;
+    const Place place = place_of(levels, chunk.first + share.begin + index);
+    records[item] = axis_record(levels, place, int(item - index * num_records));
   }
 }
 
-// An item is a location. The taps of a row are visited from left to right; the map's two columns that the last tap lay
-// between stay in registers, blended vertically.
+// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last
+// tap lay between stay in registers, blended vertically.
 template <int WIDTH>
-ALIGNCLI_DEVICE void gather(const Levels& levels, const Chunk& chunk, const AxisRecord* records, Number* columns) {
-  const unsigned index = blockIdx.x * blockDim.y + threadIdx.y;
-  if (index >= chunk.count) return;
-
+ALIGNCLI_DEVICE void gather(const Levels& levels, const Chunk& chunk, const Share& share, const AxisRecord* records,
+                            Number* columns) {
   const int channels = levels.channels, kernel_height = levels.kernel_height, kernel_width = levels.kernel_width;
-  records += int(threadIdx.y) * (kernel_height + kernel_width);
-  const Place place = place_of(levels, chunk.first + index);
-  const Number* image = place.level.table + place.first_cell * channels;
-  columns += columns_offset(levels, index);
-  for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
-    Number* out = columns + channel;
-    for (int i = 0; i < kernel_height; ++i) {
-      const AxisTap<float> row = records[i].tap;
-      const Number* upper = image + Offset(row.low) * channels + channel;
-      const Number* lower = image + Offset(row.high) * channels + channel;
+  const unsigned num_items = (share.end - share.begin) * unsigned(kernel_height);
+  for (unsigned item = threadIdx.y; item < num_items; item += blockDim.y) {
+    const unsigned in_block = item / unsigned(kernel_height), index = share.begin + in_block;
+    const int i = int(item - in_block * unsigned(kernel_height));
+    const AxisRecord* of_location = records + in_block * unsigned(kernel_height + kernel_width);
+    const AxisTap<float> row = of_location[i].tap;
+    const Place place = place_of(levels, chunk.first + index);
+    const Number* image = place.level.table + place.first_cell * channels;
+    const Number* upper = image + Offset(row.low) * channels;
+    const Number* lower = image + Offset(row.high) * channels;
+    Number* out = columns + columns_offset(levels, index) + Offset(i) * kernel_width * channels;
+    for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
       float left[WIDTH] = {}, right[WIDTH] = {};
       int held = -2;  // left holds this column of the map, right the next
-      for (int j = 0; j < kernel_width; ++j, out += channels) {
-        const AxisTap<float> column = records[kernel_height + j].tap;
+      for (int j = 0; j < kernel_width; ++j) {
+        const AxisTap<float> column = of_location[kernel_height + j].tap;
         if (column.low != held) {
           if (column.low == held + 1) {
 #pragma unroll
             for (int lane = 0; lane < WIDTH; ++lane) left[lane] = right[lane];
           } else {
-            blend(upper + Offset(column.low) * channels, lower + Offset(column.low) * channels, row, left);
+            const Offset first = Offset(column.low) * channels + channel;
+            blend(upper + first, lower + first, row, left);
           }
-          blend(upper + Offset(column.high) * channels, lower + Offset(column.high) * channels, row, right);
+          const Offset second = Offset(column.high) * channels + channel;
+          blend(upper + second, lower + second, row, right);
           held = column.low;
         }
         float values[WIDTH];
@@ -109,7 +122,7 @@ ALIGNCLI_DEVICE void gather(const Levels& levels, const Chunk& chunk, const Axis
         for (int lane = 0; lane < WIDTH; ++lane) {
           values[lane] = fma(column.low_weight, left[lane], column.high_weight * right[lane]);
         }
-        store(out, values);
+        store(out + Offset(j) * channels + channel, values);
       }
     }
   }
@@ -290,16 +303,22 @@ using aligncli::Number;
 constexpr int WIDE = 16 / sizeof(Number);
 
 template <int WIDTH>
-ALIGNCLI_DEVICE void fill_and_gather(const aligncli::Levels& levels, const aligncli::Chunk& chunk, Number* columns) {
+ALIGNCLI_DEVICE void fill_and_gather(const aligncli::Levels& levels, const aligncli::Chunk& chunk, Number* columns,
+                                     unsigned num_locations) {
   extern __shared__ aligncli::AxisRecord records[];
-  aligncli::fill_records(levels, chunk, records);
+  const aligncli::Share share(chunk, num_locations);
+  aligncli::fill_records(levels, chunk, share, records);
   __syncthreads();
-  aligncli::gather<WIDTH>(levels, chunk, records, columns);
+  aligncli::gather<WIDTH>(levels, chunk, share, records, columns);
 }
 
-ALIGNCLI_KERNEL(256, 4) gather_wide(ALIGNCLI_LEVELS, Number* columns) { fill_and_gather<WIDE>(levels, chunk, columns); }
+ALIGNCLI_KERNEL(512, 2) gather_wide(ALIGNCLI_LEVELS, Number* columns, unsigned num_locations) {
+  fill_and_gather<WIDE>(levels, chunk, columns, num_locations);
+}
 
-ALIGNCLI_KERNEL(256, 4) gather_narrow(ALIGNCLI_LEVELS, Number* columns) { fill_and_gather<1>(levels, chunk, columns); }
+ALIGNCLI_KERNEL(512, 2) gather_narrow(ALIGNCLI_LEVELS, Number* columns, unsigned num_locations) {
+  fill_and_gather<1>(levels, chunk, columns, num_locations);
+}
 
 ALIGNCLI_KERNEL(128, 6) scatter_wide(ALIGNCLI_LEVELS, const Number* grad_columns) {
   aligncli::scatter<4>(levels, chunk, grad_columns);

@@ -126,19 +126,18 @@ struct Workspace {
   ALIGNCLI_DEVICE Address weight(int stage) const { return columns(stage) + COLUMNS_BYTES; }
 };
 
-// Locations beyond the last are the last one again; what becomes of them is not stored.
-ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space,
-                                  unsigned first, int thread) {
+// A thread sees to a location of the tile. Those beyond the last are the last one again; what becomes of them is not
+// stored.
+ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space, unsigned first,
+                                  int thread) {
+  static_assert(PRODUCERS == LOCATIONS);
   const int num_records = levels.kernel_height + levels.kernel_width;
-  for (int item = thread; item < LOCATIONS * num_records; item += PRODUCERS) {
-    const int index = item / num_records, axis = item - index * num_records;
-    const unsigned location = first + unsigned(index);
-    const Place place = place_of(levels, location < problem.num_locations ? location : problem.num_locations - 1);
-    space.records[item] = axis_record(levels, place, axis);
-    if (axis == 0) {
-      space.images[index] = reinterpret_cast<const unsigned char*>(place.level.table) +
-                            place.first_cell * levels.channels * Offset(sizeof(Number));
-    }
+  const unsigned order = first + unsigned(thread), last = problem.num_locations - 1;
+  const Place place = place_of(levels, location_in_strips(levels, order < last ? order : last));
+  space.images[thread] = reinterpret_cast<const unsigned char*>(place.level.table) +
+                         place.first_cell * levels.channels * Offset(sizeof(Number));
+  for (int axis = 0; axis < num_records; ++axis) {
+    space.records[thread * num_records + axis] = axis_record(levels, place, axis);
   }
 }
 
@@ -250,11 +249,18 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
 }
 
 // A warpgroup's sums are of 64 locations: a thread has, of rows r and r + 8, the pairs of outputs at 8 n + c.
-ALIGNCLI_DEVICE void store_rows(const Problem& problem, const float (&sums)[OUTPUTS / 2], unsigned first_location,
-                                int thread) {
+ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const float (&sums)[OUTPUTS / 2],
+                                unsigned first, int thread) {
   const int lane = thread % 32;
-  const unsigned location = first_location + unsigned(thread / 32 * 16 + lane / 4);
   const int first_output = int(blockIdx.y) * OUTPUTS + lane % 4 * 2;
+  Number* rows[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const unsigned order = first + unsigned(thread / 32 * 16 + lane / 4 + half * 8);
+    rows[half] = order < problem.num_locations
+                     ? problem.rows + Offset(location_in_strips(levels, order)) * problem.out_channels
+                     : nullptr;
+  }
 #pragma unroll
   for (int n = 0; n < OUTPUTS / 8; ++n) {
     const int output = first_output + n * 8;
@@ -263,9 +269,8 @@ ALIGNCLI_DEVICE void store_rows(const Problem& problem, const float (&sums)[OUTP
     if (problem.bias != nullptr) load(problem.bias + output, bias);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const unsigned row = location + half * 8;
       const float values[2] = {sums[4 * n + 2 * half] + bias[0], sums[4 * n + 2 * half + 1] + bias[1]};
-      if (row < problem.num_locations) store(problem.rows + Offset(row) * problem.out_channels + output, values);
+      if (rows[half] != nullptr) store(rows[half] + output, values);
     }
   }
 }
@@ -294,7 +299,7 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
     }
     wait_for_products(sums);
     if (thread % 128 == 0) arrive(space.empty + last * 8);
-    store_rows(problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
+    store_rows(levels, problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
   }
 }
 

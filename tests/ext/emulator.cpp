@@ -66,7 +66,8 @@ extern "C" long long count_additions() { return num_additions; }
 
 // False for a kernel that there is not.
 extern "C" bool launch(const char* name, unsigned num_blocks, unsigned threads_x, unsigned threads_y,
-                       const aligncli::Levels* levels, const aligncli::Chunk* chunk, void* columns) {
+                       const aligncli::Levels* levels, const aligncli::Chunk* chunk, void* columns,
+                       unsigned num_locations) {
   const auto is = [&](const char* other) { return strcmp(name, other) == 0; };
   const auto run_block = [&](auto step) {
     for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y)
@@ -77,11 +78,12 @@ extern "C" bool launch(const char* name, unsigned num_blocks, unsigned threads_x
     for (blockIdx.x = 0; blockIdx.x < num_blocks; ++blockIdx.x) (run_block(steps), ...);
     return true;
   };
-  const auto fill = [&] { aligncli::fill_records(*levels, *chunk, records); };
+  const auto share = [&] { return aligncli::Share(*chunk, num_locations); };
+  const auto fill = [&] { aligncli::fill_records(*levels, *chunk, share(), records); };
   Number* output = static_cast<Number*>(columns);
   const Number* input = output;
-  if (is("gather_wide")) return run_all(fill, [&] { aligncli::gather<WIDE>(*levels, *chunk, records, output); });
-  if (is("gather_narrow")) return run_all(fill, [&] { aligncli::gather<1>(*levels, *chunk, records, output); });
+  if (is("gather_wide")) return run_all(fill, [&] { aligncli::gather<WIDE>(*levels, *chunk, share(), records, output); });
+  if (is("gather_narrow")) return run_all(fill, [&] { aligncli::gather<1>(*levels, *chunk, share(), records, output); });
   if (is("scatter_wide")) return run_all([&] { scatter_wide(*levels, *chunk, input); });
   if (is("scatter_narrow")) return run_all([&] { scatter_narrow(*levels, *chunk, input); });
   if (is("grad_boxes_wide")) return run_all([&] { grad_boxes_wide(*levels, *chunk, input); });

@@ -33,13 +33,13 @@ class EmulatedKernels(Kernels):
         return self._library.count_additions()
 
     def _launch_in_library(
-        self, name: str, num_blocks: int, threads: tuple[int, int], shared_bytes: int, arguments: Sequence[Any]
+        self, name: str, grid: tuple[int, int], threads: tuple[int, int], shared_bytes: int, arguments: Sequence[Any]
     ) -> None:
         self.launched.append(name)
         assert shared_bytes <= 64 << 10
-        levels, chunk, columns = arguments
+        levels, chunk, columns, *num_locations = arguments
         assert self._library.launch(
-            name.encode(), num_blocks, *threads, ctypes.byref(levels), ctypes.byref(chunk), columns
+            name.encode(), grid[0], *threads, ctypes.byref(levels), ctypes.byref(chunk), columns, *num_locations or [0]
         )
 
 

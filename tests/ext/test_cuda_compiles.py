@@ -1,11 +1,13 @@
 """The CUDA kernels compile, without a GPU, for every architecture that is promised, and stay in their registers."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from aligncli_ext import nvrtc
 from aligncli_ext.cache import read_entry
+from aligncli_ext.cuda import chunked_program
 from aligncli_ext.nvrtc import ELEMENT_TYPES, CudaUnavailable, architecture_for, cached_cubin, compile_kernels
 
 KERNELS = {f"{name}_{width}" for name in ("gather", "scatter", "grad_boxes") for width in ("wide", "narrow")}
@@ -32,7 +34,7 @@ def cache(tmp_path, monkeypatch):
 def test_kernels_compile_without_spills_in_few_registers(element_type, architecture, architectures):
     if architecture not in architectures:
         pytest.skip(f"this NVRTC does not compile for sm_{architecture}")
-    compiled = compile_kernels(element_type, architecture)
+    compiled = compile_kernels(chunked_program(element_type, architecture))
     assert compiled.cubin.startswith(b"\x7fELF")
     usage = register_usage(compiled.report)
     assert usage.keys() == KERNELS
@@ -56,13 +58,13 @@ def register_usage(report: str) -> dict[str, tuple[int, list[int]]]:
 def test_a_source_that_does_not_compile_is_a_reason_with_the_compilers_words(monkeypatch):
     monkeypatch.setitem(nvrtc.ELEMENT_TYPES, "float32", "NoSuchType")
     with pytest.raises(CudaUnavailable, match=r"^NVRTC does not compile the kernels for sm_80: .*NoSuchType.*$"):
-        compile_kernels("float32", 80)
+        compile_kernels(chunked_program("float32", 80))
 
 
 def test_kernels_are_compiled_once(cache, monkeypatch):
-    first = cached_cubin("bfloat16", 80)
+    first = cached_cubin(chunked_program("bfloat16", 80))
     monkeypatch.setattr(nvrtc, "compile_kernels", None)
-    assert cached_cubin("bfloat16", 80) == first
+    assert cached_cubin(chunked_program("bfloat16", 80)) == first
     (entry,) = cache.iterdir()
     assert entry.name.startswith("roi_conv-bfloat16-sm_80-")
 
@@ -71,11 +73,11 @@ def test_kernels_are_compiled_once(cache, monkeypatch):
     "damage", [lambda content: b"", lambda content: content[:-1], lambda content: content[:-1] + b"x"]
 )
 def test_a_damaged_entry_is_compiled_again(cache, damage):
-    first = cached_cubin("float16", 75)
+    first = cached_cubin(chunked_program("float16", 75))
     (entry,) = cache.iterdir()
     entry.write_bytes(damage(entry.read_bytes()))
     assert read_entry(entry) is None
-    assert cached_cubin("float16", 75) == first
+    assert cached_cubin(chunked_program("float16", 75)) == first
     assert read_entry(entry) == first
 
 
@@ -83,16 +85,23 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
     occupied = tmp_path / "file"
     occupied.write_text("not a directory")
     monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
-    assert cached_cubin("float32", 75) == compile_kernels("float32", 75).cubin
+    assert cached_cubin(chunked_program("float32", 75)) == compile_kernels(chunked_program("float32", 75)).cubin
 
 
 def test_another_source_option_or_compiler_is_another_entry(monkeypatch):
-    keys = {nvrtc._key("float32", 75), nvrtc._key("float32", 80), nvrtc._key("float16", 75)}
+    keys = {
+        chunked_program("float32", 75).key(),
+        chunked_program("float32", 80).key(),
+        chunked_program("float16", 75).key(),
+    }
     monkeypatch.setattr(nvrtc, "_version", lambda: (99, 1))
-    keys.add(nvrtc._key("float32", 75))
+    keys.add(chunked_program("float32", 75).key())
     monkeypatch.setattr(nvrtc, "_HEADERS", ("sampling.h",))
-    keys.add(nvrtc._key("float32", 75))
-    assert len(keys) == 5
+    keys.add(chunked_program("float32", 75).key())
+    keys.add(replace(chunked_program("float32", 75), definitions=("A=1",)).key())
+    keys.add(replace(chunked_program("float32", 75), header=("a.cuh", "")).key())
+    keys.add(replace(chunked_program("float32", 75), header=("a.cuh", "more")).key())
+    assert len(keys) == 7  # an empty file changes nothing
 
 
 def test_a_device_gets_the_newest_code_that_it_runs(monkeypatch):

@@ -1,97 +1,68 @@
-"""The fused kernel compiles, without a GPU, for every architecture that it may run on, and stays in its registers."""
-
-import re
-import subprocess
+"""The fused kernel compiles for Hopper, without a GPU, and stays in its registers; what it serves fits its memory."""
 
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="Triton comes with CUDA builds of PyTorch for Linux")
-
-from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
-from triton.compiler import ASTSource, compile
-
-from aligncli_ext import fused
-from aligncli_ext.fused_kernel import roi_conv_kernel
-
-TRITON_TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-# A block may have that much of a multiprocessor's shared memory; 99 KB on sm_86 and sm_89, which run sm_80's code.
-SHARED_KILOBYTES = {80: 99, 90: 227, 100: 227}
-TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
+from aligncli_ext import fused, nvrtc
+from aligncli_ext.nvrtc import CudaUnavailable, compile_kernels
+from tests.ext.test_cuda_compiles import register_usage
 
 
-def compile_kernel(architecture, *, dtype=torch.bfloat16, channels=256, out_channels=256, num_levels=5):
-    """What PyTorch would launch for a pyramid, by Triton's own rules of what it is specialised for."""
-    levels = [
-        fused.FusedLevel(
-            torch.empty(1, 100 >> level, 168 >> level, channels, dtype=dtype, device="meta"),
-            torch.empty(16800 >> 2 * level, 4, device="meta"),
-            num_rois=16800 >> 2 * level,
-            stride=8.0 * 2**level,
-        )
-        for level in range(num_levels)
-    ]
-    matrix = torch.empty(out_channels, 9 * channels, dtype=dtype, device="meta")
-    rows = torch.empty(sum(len(level.boxes) for level in levels), out_channels, dtype=dtype, device="meta")
-    arguments, _ = fused._arguments(levels, matrix, matrix[:, 0], (3, 3), rows)
-    assert list(arguments) == roi_conv_kernel.arg_names
-    signature, constants, attributes = {}, {}, {}
-    for parameter, (name, value) in zip(roi_conv_kernel.params, arguments.items(), strict=True):
-        path = (parameter.num,)
-        if parameter.is_constexpr:
-            signature[name], constants[path] = "constexpr", value
-            continue
-        signature[name] = tuple(map(triton_type, value)) if isinstance(value, tuple) else triton_type(value)
-        if not parameter.do_not_specialize and type(value) is int and value == 1:
-            signature[name], constants[path] = "constexpr", 1
-            continue
-        values = {(*path, index): one for index, one in enumerate(value)} if isinstance(value, tuple) else {path: value}
-        for place, one in values.items():
-            if not parameter.do_not_specialize and (isinstance(one, torch.Tensor) or one % 16 == 0):
-                attributes[place] = [["tt.divisibility", 16]]
-    options = {"num_warps": fused.TILE.num_warps, "num_stages": fused.TILE.num_stages}
-    source = ASTSource(roi_conv_kernel, signature, constants, attributes)
-    return compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+@pytest.fixture
+def hopper() -> None:
+    try:
+        if 90 not in nvrtc.supported_architectures():
+            pytest.skip("this NVRTC does not compile for sm_90")
+    except CudaUnavailable as error:
+        pytest.skip(str(error))
 
 
-def triton_type(value):
-    match value:
-        case torch.Tensor():
-            return f"*{TRITON_TYPES[value.dtype]}"
-        case float():
-            return "fp32"
-        case _:
-            return "i32"
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("element_type", ["float16", "bfloat16"])
+@pytest.mark.parametrize("outputs", fused.OUTPUTS)
+def test_the_kernel_compiles_without_spills_in_a_blocks_registers(element_type, outputs):
+    usage = register_usage(compile_kernels(fused.fused_program(element_type, outputs)).report)
+    assert usage.keys() == {"roi_conv_fused", "pack_weight"}
+    registers, memory = usage["roi_conv_fused"]
+    assert registers * 384 <= 65_536
+    assert memory == [0, 0, 0], "stack frame, spill stores and spill loads"
 
 
-def assembler_report(ptx, architecture, folder):
-    """What the assembler says about registers and spills."""
-    (folder / "kernel.ptx").write_text(ptx)
-    (target,) = re.findall(r"^\.target (\w+)", ptx, re.MULTILINE)
-    command = [get_ptxas(architecture).path, "-v", f"-arch={target}", "kernel.ptx", "-o", "kernel.cubin"]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stderr
+def test_a_block_makes_as_few_outputs_as_hold_all():
+    found = {count: fused.outputs_for(count) for count in (8, 64, 72, 128, 136, 256, 264, 1024)}
+    assert found == {8: 64, 64: 64, 72: 128, 128: 128, 136: 256, 256: 256, 264: 256, 1024: 256}
 
 
-@pytest.mark.parametrize(
-    ("architecture", "changes"),
-    [
-        (80, {}),
-        (90, {}),
-        (100, {}),
-        (90, {"dtype": torch.float16, "channels": 45, "out_channels": 20, "num_levels": 1}),
-        (80, {"channels": 1, "out_channels": 1, "num_levels": 2}),
-    ],
-)
-def test_the_kernel_compiles_for_tensor_cores_without_spills_and_fits_shared_memory(architecture, changes, tmp_path):
-    compiled = compile_kernel(architecture, **changes)
-    ptx = compiled.asm["ptx"]
-    assert TENSOR_CORES[architecture] in ptx
-    assert compiled.metadata.shared <= SHARED_KILOBYTES[architecture] << 10
-    report = assembler_report(ptx, architecture, tmp_path)
-    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report, report
-    if not changes:
-        # All four corners and the weight are copied 16 bytes at a time, ahead of the product.
-        copies = re.findall(r"cp\.async\.\w+\.shared\.global [^,]*,[^,]*, (\w+), ", ptx)
-        assert len(copies) >= 5
-        assert set(copies) == {"0x10"}
+@pytest.mark.parametrize("outputs", fused.OUTPUTS)
+@pytest.mark.parametrize("sides", [2, 6, 10, 14, 24, 40, 60, 110])
+def test_stages_fit_shared_memory_or_the_layer_is_not_served(sides, outputs):
+    stages = fused.most_stages(sides, outputs)
+    assert 0 <= stages <= 3
+    if stages:
+        assert fused._shared_bytes(sides, outputs, stages) <= 227 << 10
+    if stages < 3:
+        assert fused._shared_bytes(sides, outputs, stages + 1) > 227 << 10
+
+
+def layer(out_channels=256, channels=256, kernel_size=(3, 3), dtype=torch.bfloat16, offset=0):
+    memory = torch.empty(channels * 4 + offset, dtype=dtype)[offset:]
+    maps = [memory.view(1, 2, 2, channels).permute(0, 3, 1, 2)]
+    return maps, torch.empty(out_channels, channels, *kernel_size, dtype=dtype, device="meta")
+
+
+def test_it_serves_whole_steps_of_channels_and_whole_accesses():
+    assert fused.serves(*layer())
+    assert fused.serves(*layer(out_channels=1024, channels=64, kernel_size=(7, 7), dtype=torch.float16))
+    assert not fused.serves(*layer(dtype=torch.float32))
+    assert not fused.serves(*layer(channels=96))
+    assert not fused.serves(*layer(out_channels=12))
+    assert not fused.serves(*layer(kernel_size=(60, 60)))
+    assert not fused.serves(*layer(offset=4))
+
+
+def test_the_instruction_names_a_register_for_each_sum():
+    header = fused._wgmma_header("bfloat16", 64)
+    assert "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16" in header
+    assert header.count('"+f"(sums[31])') == 2  # multiply_add and wait_for_products
+    assert "sums[32]" not in header
+    assert "m64n256k16.f32.f16.f16" in fused._wgmma_header("float16", 256)

@@ -68,7 +68,7 @@ def exact_results(problem) -> list[Tensor]:
 
 def test_cuda_kernels_are_what_auto_takes():
     for dtype, _ in TOLERANCES:
-        assert choose_backend(device="cuda", dtype=dtype).name == "native"
+        assert choose_backend(device="cuda", dtype=dtype).name in ("native", "fused")
     backend = choose_backend(device="cuda", dtype=torch.float64)
     assert backend.name == "portable"
     assert "float64" in backend.reason
@@ -92,10 +92,13 @@ def test_values_and_gradients_are_the_references_for_wild_problems(problem):
     problem = on_device(problem)
     results = compute_with_gradients("native", *problem)
     assert all(result.isfinite().all() for result in results)
-    assert max(relative_errors(results, exact_results(problem)), default=0.0) <= 2e-5
+    # At 40 cells from the corner a coordinate is rounded by 40 / 2^24, which the slopes of noise multiply, and the
+    # GPU's own products and divisions round otherwise than the reference's.
+    assert max(relative_errors(results, exact_results(problem)), default=0.0) <= 1e-4
 
 
-def test_more_than_two_billion_numbers():
+@pytest.mark.parametrize("backend", ["native", "auto"])
+def test_more_than_two_billion_numbers(backend):
     """Offsets into the map and into its gradient take 64 bits."""
     height = width = 2912
     if torch.cuda.mem_get_info()[0] < 24 << 30:
@@ -110,7 +113,7 @@ def test_more_than_two_billion_numbers():
 
     def compute(features: Tensor, boxes: Tensor) -> list[Tensor]:
         features = features.detach().requires_grad_()
-        rows = roi_conv(features, boxes, weight, stride=1, backend="native")
+        rows = roi_conv(features, boxes, weight, stride=1, backend=backend)
         rows.backward(torch.ones_like(rows))
         assert features.grad is not None
         return [rows, features.grad[..., -8:, -8:]]

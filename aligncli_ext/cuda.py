@@ -22,14 +22,14 @@ _GATHER_LOCATIONS = 16  # of a block, where there are enough for
 _GATHER_BLOCKS = 512  # which keep a large GPU busy
 _OTHER_THREADS = 128
 _ACCESS_BYTES = 16
-_RECORD_BYTES = 16  # of AxisRecord
+_ROW_BYTES, _COLUMN_BYTES = 32, 16  # of RowRecord and ColumnRecord
 _MOST_RECORD_BYTES = 16 << 10  # of a block
 _KERNELS = tuple(f"{name}_{width}" for name in ("gather", "scatter", "grad_boxes") for width in ("wide", "narrow"))
 
 # What levels.cuh counts in 32 bits, and the shared memory that every block may have.
 MOST_LEVELS = 32
 MOST_LOCATIONS = 2**31
-MOST_KERNEL_SIDES = 48 * 1024 // _RECORD_BYTES  # height + width
+MOST_KERNEL_SIDES = 48 * 1024 // _ROW_BYTES  # height + width
 
 
 # Level and Levels in levels.cuh, where the fields are explained.
@@ -124,7 +124,7 @@ class Kernels:
         wide = pyramid.fits_wide_accesses(columns)
         threads = _threads_for(pyramid.channels, _ACCESS_BYTES // columns.itemsize if wide else 1, _GATHER_THREADS)
         num_locations = _locations_of_block(len(columns), threads[1], pyramid.kernel_size)
-        shared_bytes = num_locations * sum(pyramid.kernel_size) * _RECORD_BYTES
+        shared_bytes = num_locations * _record_bytes(pyramid.kernel_size)
         num_blocks = -(-len(columns) // num_locations)
         self._run("gather", wide, num_blocks, threads, shared_bytes, pyramid, first, columns, num_locations)
 
@@ -161,9 +161,13 @@ class Kernels:
 
 def _locations_of_block(num_locations: int, items: int, kernel_size: tuple[int, int]) -> int:
     """Of gather: enough for all items at once, and no more than there is room for in shared memory."""
-    kernel_height, kernel_width = kernel_size
-    wanted = max(1, min(_GATHER_LOCATIONS, num_locations // _GATHER_BLOCKS), items // kernel_height)
-    return max(1, min(wanted, _MOST_RECORD_BYTES // ((kernel_height + kernel_width) * _RECORD_BYTES)))
+    wanted = max(1, min(_GATHER_LOCATIONS, num_locations // _GATHER_BLOCKS), items // kernel_size[0])
+    return max(1, min(wanted, _MOST_RECORD_BYTES // _record_bytes(kernel_size)))
+
+
+def _record_bytes(kernel_size: tuple[int, int]) -> int:
+    """Of a location."""
+    return kernel_size[0] * _ROW_BYTES + kernel_size[1] * _COLUMN_BYTES
 
 
 def _threads_for(channels: int, width: int, threads: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ _THREADS = 384
 _PACK_THREADS = 256
 _STAGES = 3  # tiles of columns and weight that are made, wait or are multiplied; at least 2
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
+_MOST_IMAGE_BYTES = 2**32
 _OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
 
 
@@ -101,8 +102,13 @@ def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
         and channels % STEP_CHANNELS == 0
         and out_channels % OUTPUT_MULTIPLE == 0
         and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= 2
-        and all(level.data_ptr() % 16 == 0 for level in maps)
+        and all(level.data_ptr() % 16 == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
     )
+
+
+def _image_bytes(level: Tensor) -> int:
+    _, channels, height, width = level.shape
+    return channels * height * width * level.itemsize
 
 
 def outputs_for(out_channels: int) -> int:

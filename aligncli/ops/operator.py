@@ -49,8 +49,14 @@ def _forward(
         return implementation.forward(features, boxes, weight, bias, strides)
 
 
+@torch.compiler.assume_constant_result  # torch 2.11's compiler cannot trace the question
+def has_autocast(device_type: str) -> bool:
+    """Not every device has it, the meta device for one."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    enabled = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    enabled = has_autocast(device_type) and torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if enabled else nullcontext()
 
 

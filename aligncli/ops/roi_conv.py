@@ -108,8 +108,8 @@ def _cast_for_autocast(
     features: list[Tensor], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     device_type = weight.device.type
-    # The meta device has no autocast, and autocast leaves float64 alone everywhere.
-    if not torch.amp.is_autocast_available(device_type) or weight.dtype == torch.float64:
+    # Autocast leaves float64 alone everywhere.
+    if not operator.has_autocast(device_type) or weight.dtype == torch.float64:
         return features, weight, bias
     if not torch.is_autocast_enabled(device_type):
         return features, weight, bias

@@ -74,27 +74,27 @@ ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place
   return place - cell + (top + in_strip % rows) * width + in_strip / rows;
 }
 
-// One of a location's kernel_height + kernel_width axis taps, rows first, as it is kept in shared memory: `low` and
-// `high` count cells, so that a row's plus a column's is a cell of the image.
+// Along one axis two neighbouring cells of a location's image, as offsets in units that the caller counts cells in, and
+// their weights. Kept in shared memory, 16 bytes that are read at once.
 struct alignas(16) AxisRecord {
-  AxisTap<float> tap;
+  unsigned low;
+  unsigned high;
+  float low_weight;
+  float high_weight;
 };
 
-ALIGNCLI_DEVICE AxisRecord axis_record(const Levels& levels, const Place& place, int axis_index) {
+// The axis taps of a location, kernel_height rows first, then kernel_width columns: a row's offset plus a column's is a
+// cell's.
+ALIGNCLI_DEVICE AxisRecord axis_record(const Levels& levels, const Place& place, int axis, unsigned cell_size) {
   const Level& level = place.level;
   const float* box = place.box();
-  AxisRecord record;
-  if (axis_index < levels.kernel_height) {
-    record.tap =
-        axis_tap(tap_position(axis_bins(box[1], box[3], level.extent_y, level.stride), axis_index), level.height);
-    record.tap.low *= level.width;
-    record.tap.high *= level.width;
-  } else {
-    record.tap = axis_tap(tap_position(axis_bins(box[0], box[2], level.extent_x, level.stride),
-                                       axis_index - levels.kernel_height),
-                          level.width);
-  }
-  return record;
+  const bool is_row = axis < levels.kernel_height;
+  const AxisBins<float> bins = is_row ? axis_bins(box[1], box[3], level.extent_y, level.stride)
+                                      : axis_bins(box[0], box[2], level.extent_x, level.stride);
+  const int bin = is_row ? axis : axis - levels.kernel_height;
+  const AxisTap<float> tap = axis_tap(tap_position(bins, bin), is_row ? level.height : level.width);
+  const unsigned unit = is_row ? unsigned(level.width) * cell_size : cell_size;
+  return {unsigned(tap.low) * unit, unsigned(tap.high) * unit, tap.low_weight, tap.high_weight};
 }
 
 }  // namespace aligncli

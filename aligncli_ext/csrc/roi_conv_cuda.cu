@@ -48,19 +48,6 @@ ALIGNCLI_DEVICE Offset columns_offset(const Levels& levels, unsigned index) {
   return Offset(index) * levels.kernel_height * levels.kernel_width * levels.channels;
 }
 
-// WIDTH channels of two cells, one below the other.
-template <int WIDTH>
-ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const AxisTap<float>& row,
-                           float (&values)[WIDTH]) {
-  float above[WIDTH], below[WIDTH];
-  load(upper, above);
-  load(lower, below);
-#pragma unroll
-  for (int lane = 0; lane < WIDTH; ++lane) {
-    values[lane] = fma(row.low_weight, above[lane], row.high_weight * below[lane]);
-  }
-}
-
 // The consecutive locations of a block of gather, whose boxes share cells: it reads those from a multiprocessor's own
 // cache. As many for every block.
 struct Share {
@@ -70,59 +57,110 @@ struct Share {
   ALIGNCLI_DEVICE Share(const Chunk& chunk, unsigned num_locations) : begin(blockIdx.x * num_locations) {
     end = begin + num_locations < chunk.count ? begin + num_locations : chunk.count;
   }
+
+  ALIGNCLI_DEVICE unsigned num_locations() const { return end - begin; }
 };
 
-// The axis records of a block's locations, computed once for all threads that read them.
-ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, const Share& share, AxisRecord* records) {
-  const unsigned num_records = unsigned(levels.kernel_height + levels.kernel_width);
-  const unsigned total = (share.end - share.begin) * num_records;
+// An item of gather: two neighbouring rows of the map that a tap row of a location lies between.
+struct alignas(16) RowRecord {
+  const Number* upper;
+  const Number* lower;
+  float upper_weight;
+  float lower_weight;
+  unsigned columns;  // where the records of the location's columns begin
+};
+
+// A tap column of a location: two neighbouring columns of the map, and where channel 0 is in a row of it.
+struct alignas(16) ColumnRecord {
+  unsigned low;
+  unsigned high;
+  float low_weight;
+  float high_weight;
+};
+
+// The records of a block's share, in shared memory: all rows', then all columns'. Computed once for all threads.
+struct Records {
+  RowRecord* rows;
+  ColumnRecord* columns;
+
+  ALIGNCLI_DEVICE Records(void* memory, const Levels& levels, const Share& share) {
+    rows = static_cast<RowRecord*>(memory);
+    columns = reinterpret_cast<ColumnRecord*>(rows + share.num_locations() * unsigned(levels.kernel_height));
+  }
+};
+
+ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, const Share& share,
+                                  const Records& records) {
+  const unsigned num_rows = unsigned(levels.kernel_height), num_columns = unsigned(levels.kernel_width);
+  const unsigned num_records = num_rows + num_columns;
+  const unsigned total = share.num_locations() * num_records;
   for (unsigned item = threadIdx.y * blockDim.x + threadIdx.x; item < total; item += blockDim.x * blockDim.y) {
-    const unsigned index = item / num_records;
-    const Place place = place_of(levels, chunk.first + share.begin + index);
-    records[item] = axis_record(levels, place, int(item - index * num_records));
+    const unsigned in_block = item / num_records, axis = item - in_block * num_records;
+    const unsigned index = share.begin + in_block;
+    const Place place = place_of(levels, chunk.first + index);
+    const Grid grid(levels, place);
+    if (axis < num_rows) {
+      const AxisTap<float> tap = grid.row(int(axis));
+      records.rows[in_block * num_rows + axis] = {place.level.table + grid.offset(tap.low, 0),
+                                                  place.level.table + grid.offset(tap.high, 0),
+                                                  tap.low_weight,
+                                                  tap.high_weight,
+                                                  in_block * num_columns};
+    } else {
+      const AxisTap<float> tap = grid.column(int(axis - num_rows));
+      const unsigned channels = unsigned(levels.channels);
+      records.columns[in_block * num_columns + axis - num_rows] = {unsigned(tap.low) * channels,
+                                                                   unsigned(tap.high) * channels, tap.low_weight,
+                                                                   tap.high_weight};
+    }
   }
 }
 
-// An item is a location and a tap row. Its taps are visited from left to right; the map's two columns that the last
-// tap lay between stay in registers, blended vertically.
+// WIDTH channels of two cells, one below the other.
 template <int WIDTH>
-ALIGNCLI_DEVICE void gather(const Levels& levels, const Chunk& chunk, const Share& share, const AxisRecord* records,
-                            Number* columns) {
-  const int channels = levels.channels, kernel_height = levels.kernel_height, kernel_width = levels.kernel_width;
-  const unsigned num_items = (share.end - share.begin) * unsigned(kernel_height);
+ALIGNCLI_DEVICE void blend(const Number* upper, const Number* lower, const RowRecord& row, float (&values)[WIDTH]) {
+  float above[WIDTH], below[WIDTH];
+  load(upper, above);
+  load(lower, below);
+#pragma unroll
+  for (int lane = 0; lane < WIDTH; ++lane) {
+    values[lane] = fma(row.upper_weight, above[lane], row.lower_weight * below[lane]);
+  }
+}
+
+// Taps of an item are visited from left to right; the map's two columns that the last tap lay between stay in
+// registers, blended vertically.
+template <int WIDTH>
+ALIGNCLI_DEVICE void gather(const Levels& levels, const Share& share, const Records& records, Number* columns) {
+  const unsigned channels = unsigned(levels.channels), num_columns = unsigned(levels.kernel_width);
+  const unsigned num_rows = unsigned(levels.kernel_height), num_items = share.num_locations() * num_rows;
   for (unsigned item = threadIdx.y; item < num_items; item += blockDim.y) {
-    const unsigned in_block = item / unsigned(kernel_height), index = share.begin + in_block;
-    const int i = int(item - in_block * unsigned(kernel_height));
-    const AxisRecord* of_location = records + in_block * unsigned(kernel_height + kernel_width);
-    const AxisTap<float> row = of_location[i].tap;
-    const Place place = place_of(levels, chunk.first + index);
-    const Number* image = place.level.table + place.first_cell * channels;
-    const Number* upper = image + Offset(row.low) * channels;
-    const Number* lower = image + Offset(row.high) * channels;
-    Number* out = columns + columns_offset(levels, index) + Offset(i) * kernel_width * channels;
-    for (int channel = int(threadIdx.x) * WIDTH; channel < channels; channel += int(blockDim.x) * WIDTH) {
+    const RowRecord row = records.rows[item];
+    const ColumnRecord* of_row = records.columns + row.columns;
+    // Items are rows of consecutive locations, and so are the columns.
+    Number* out = columns + (Offset(share.begin) * num_rows + item) * (num_columns * channels);
+    for (unsigned channel = threadIdx.x * WIDTH; channel < channels; channel += blockDim.x * WIDTH) {
       float left[WIDTH] = {}, right[WIDTH] = {};
-      int held = -2;  // left holds this column of the map, right the next
-      for (int j = 0; j < kernel_width; ++j) {
-        const AxisTap<float> column = of_location[kernel_height + j].tap;
-        if (column.low != held) {
-          if (column.low == held + 1) {
+      unsigned held_low = ~0u, held_high = ~0u;  // left holds this column of the map, right the next
+      for (unsigned j = 0; j < num_columns; ++j) {
+        const ColumnRecord column = of_row[j];
+        if (column.low != held_low) {
+          if (column.low == held_high) {
 #pragma unroll
             for (int lane = 0; lane < WIDTH; ++lane) left[lane] = right[lane];
           } else {
-            const Offset first = Offset(column.low) * channels + channel;
-            blend(upper + first, lower + first, row, left);
+            blend(row.upper + column.low + channel, row.lower + column.low + channel, row, left);
           }
-          const Offset second = Offset(column.high) * channels + channel;
-          blend(upper + second, lower + second, row, right);
-          held = column.low;
+          blend(row.upper + column.high + channel, row.lower + column.high + channel, row, right);
+          held_low = column.low;
+          held_high = column.high;
         }
         float values[WIDTH];
 #pragma unroll
         for (int lane = 0; lane < WIDTH; ++lane) {
           values[lane] = fma(column.low_weight, left[lane], column.high_weight * right[lane]);
         }
-        store(out + Offset(j) * channels + channel, values);
+        store(out + j * channels + channel, values);
       }
     }
   }
@@ -305,11 +343,12 @@ constexpr int WIDE = 16 / sizeof(Number);
 template <int WIDTH>
 ALIGNCLI_DEVICE void fill_and_gather(const aligncli::Levels& levels, const aligncli::Chunk& chunk, Number* columns,
                                      unsigned num_locations) {
-  extern __shared__ aligncli::AxisRecord records[];
+  extern __shared__ uint4 memory[];
   const aligncli::Share share(chunk, num_locations);
+  const aligncli::Records records(memory, levels, share);
   aligncli::fill_records(levels, chunk, share, records);
   __syncthreads();
-  aligncli::gather<WIDTH>(levels, chunk, share, records, columns);
+  aligncli::gather<WIDTH>(levels, share, records, columns);
 }
 
 ALIGNCLI_KERNEL(512, 2) gather_wide(ALIGNCLI_LEVELS, Number* columns, unsigned num_locations) {

@@ -132,13 +132,19 @@ ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, 
                                   int thread) {
   static_assert(PRODUCERS == LOCATIONS);
   const int num_records = levels.kernel_height + levels.kernel_width;
+  const unsigned cell_bytes = unsigned(levels.channels) * unsigned(sizeof(Number));
   const unsigned order = first + unsigned(thread), last = problem.num_locations - 1;
   const Place place = place_of(levels, location_in_strips(levels, order < last ? order : last));
   space.images[thread] = reinterpret_cast<const unsigned char*>(place.level.table) +
-                         place.first_cell * levels.channels * Offset(sizeof(Number));
+                         place.first_cell * Offset(cell_bytes);
   for (int axis = 0; axis < num_records; ++axis) {
-    space.records[thread * num_records + axis] = axis_record(levels, place, axis);
+    space.records[thread * num_records + axis] = axis_record(levels, place, axis, cell_bytes);
   }
+}
+
+ALIGNCLI_DEVICE AxisRecord record_at(const AxisRecord* address) {
+  const uint4 words = *reinterpret_cast<const uint4*>(address);
+  return {words.x, words.y, __uint_as_float(words.z), __uint_as_float(words.w)};
 }
 
 // The four cells of a tap, 16 bytes of channels of each, and their weights.
@@ -147,15 +153,17 @@ struct Corners {
   float weights[4];
 };
 
-ALIGNCLI_DEVICE void read_corners(const unsigned char* image, int cell_bytes, const AxisTap<float>& row,
-                                  const AxisTap<float>& column, Corners& corners) {
-  const int cells[4] = {row.low + column.low, row.low + column.high, row.high + column.low, row.high + column.high};
+// Offsets are in bytes; an image takes less than 4 GB.
+ALIGNCLI_DEVICE void read_corners(const unsigned char* image, const AxisRecord& row, const AxisRecord& column,
+                                  Corners& corners) {
+  const unsigned cells[4] = {row.low + column.low, row.low + column.high, row.high + column.low,
+                             row.high + column.high};
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
     unsigned(&pairs)[WIDTH / 2] = corners.pairs[corner];
     asm("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
         : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
-        : "l"(image + Offset(cells[corner]) * cell_bytes));
+        : "l"(image + cells[corner]));
   }
   corners.weights[0] = row.low_weight * column.low_weight;
   corners.weights[1] = row.low_weight * column.high_weight;
@@ -177,9 +185,9 @@ ALIGNCLI_DEVICE void write_columns(const Corners& corners, Address to) {
     }
     pairs[pair] = pair_from<Number>(values[0], values[1]);
   }
+  // Not said to change memory, so that later records are read before; show_to_tensor_cores comes after all.
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(pairs[0]), "r"(pairs[1]), "r"(pairs[2]),
-               "r"(pairs[3])
-               : "memory");
+               "r"(pairs[3]));
 }
 
 // A step of a producer: its tap, and its channels in bytes.
@@ -204,7 +212,6 @@ struct Step {
 ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
   const int num_records = levels.kernel_height + levels.kernel_width;
   const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
-  const int cell_bytes = levels.channels * int(sizeof(Number));
   const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
   const unsigned char* weight =
       reinterpret_cast<const unsigned char*>(problem.weight) + Offset(blockIdx.y) * num_steps * WEIGHT_BYTES;
@@ -212,8 +219,8 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
   const auto read = [&](const Step& step, int turn) {
     const int location = first_location + turn * LOCATIONS_AT_ONCE;
     const AxisRecord* records = space.records + location * num_records;
-    read_corners(space.images[location] + step.channel_bytes, cell_bytes, records[step.i].tap,
-                 records[levels.kernel_height + step.j].tap, corners[turn % DEPTH]);
+    read_corners(space.images[location] + step.channel_bytes, record_at(records + step.i),
+                 record_at(records + levels.kernel_height + step.j), corners[turn % DEPTH]);
   };
   Ring ring(problem.num_stages);
   for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {

@@ -11,6 +11,9 @@
 #define __shared__
 #define __launch_bounds__(...)
 
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 struct Index {
   unsigned x, y;
 };
@@ -60,7 +63,7 @@ static void from_float(float value, Float16& result) {
 
 #include "roi_conv_cuda.cu"
 
-aligncli::AxisRecord records[1 << 12];  // the block's shared memory
+uint4 memory[1 << 12];  // a block's shared memory
 
 extern "C" long long count_additions() { return num_additions; }
 
@@ -79,11 +82,12 @@ extern "C" bool launch(const char* name, unsigned num_blocks, unsigned threads_x
     return true;
   };
   const auto share = [&] { return aligncli::Share(*chunk, num_locations); };
-  const auto fill = [&] { aligncli::fill_records(*levels, *chunk, share(), records); };
+  const auto records = [&] { return aligncli::Records(memory, *levels, share()); };
+  const auto fill = [&] { aligncli::fill_records(*levels, *chunk, share(), records()); };
   Number* output = static_cast<Number*>(columns);
   const Number* input = output;
-  if (is("gather_wide")) return run_all(fill, [&] { aligncli::gather<WIDE>(*levels, *chunk, share(), records, output); });
-  if (is("gather_narrow")) return run_all(fill, [&] { aligncli::gather<1>(*levels, *chunk, share(), records, output); });
+  if (is("gather_wide")) return run_all(fill, [&] { aligncli::gather<WIDE>(*levels, share(), records(), output); });
+  if (is("gather_narrow")) return run_all(fill, [&] { aligncli::gather<1>(*levels, share(), records(), output); });
   if (is("scatter_wide")) return run_all([&] { scatter_wide(*levels, *chunk, input); });
   if (is("scatter_narrow")) return run_all([&] { scatter_narrow(*levels, *chunk, input); });
   if (is("grad_boxes_wide")) return run_all([&] { grad_boxes_wide(*levels, *chunk, input); });

@@ -145,7 +145,7 @@ def test_a_launch_tells_the_driver_device_stream_shape_and_addresses(use_driver)
             "function": f"gather_wide {of_module}",
             "grid": (2, 1, 1),  # 5 locations of 3 tap rows, for 16 items
             "block": (32, 16, 1),  # 256 channels, 8 a thread
-            "shared": 5 * 8 * 16,  # of each, 3 + 5 taps
+            "shared": 5 * (3 * 32 + 5 * 16),  # of each, 3 rows and 5 columns
             "arguments": [*shared, 5],
         },
         {

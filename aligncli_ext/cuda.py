@@ -122,24 +122,25 @@ class Kernels:
     def gather(self, pyramid: Pyramid, first: int, columns: Tensor) -> None:
         """Write the columns of as many locations as they have rows, from location `first` on."""
         wide = pyramid.fits_wide_accesses(columns)
+        count = columns.shape[0]
         threads = _threads_for(pyramid.channels, _ACCESS_BYTES // columns.itemsize if wide else 1, _GATHER_THREADS)
-        num_locations = _locations_of_block(len(columns), threads[1], pyramid.kernel_size)
+        num_locations = _locations_of_block(count, threads[1], pyramid.kernel_size)
         shared_bytes = num_locations * _record_bytes(pyramid.kernel_size)
-        num_blocks = -(-len(columns) // num_locations)
+        num_blocks = -(-count // num_locations)
         self._run("gather", wide, num_blocks, threads, shared_bytes, pyramid, first, columns, num_locations)
 
     def scatter(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
         """Add the columns' gradient to the maps' that are wanted, in no particular order."""
         wide = pyramid.channels % 4 == 0 and grad_columns.data_ptr() % _ACCESS_BYTES == 0
         threads = _threads_for(pyramid.channels, 4 if wide else 1, _OTHER_THREADS)
-        num_blocks = -(-len(grad_columns) * pyramid.kernel_size[1] // threads[1])
+        num_blocks = -(-grad_columns.shape[0] * pyramid.kernel_size[1] // threads[1])
         self._run("scatter", wide, num_blocks, threads, 0, pyramid, first, grad_columns)
 
     def grad_boxes(self, pyramid: Pyramid, first: int, grad_columns: Tensor) -> None:
         """Write the rows of these locations in the boxes' gradients that are wanted."""
         wide = pyramid.fits_wide_accesses(grad_columns)
         threads = (self._warp_size, _OTHER_THREADS // self._warp_size)
-        num_blocks = -(-len(grad_columns) // threads[1])
+        num_blocks = -(-grad_columns.shape[0] // threads[1])
         self._run("grad_boxes", wide, num_blocks, threads, 0, pyramid, first, grad_columns)
 
     def _run(
@@ -154,7 +155,7 @@ class Kernels:
         columns: Tensor,
         *numbers: int,
     ) -> None:
-        chunk, address = Chunk(first, len(columns)), ctypes.c_void_p(columns.data_ptr())
+        chunk, address = Chunk(first, columns.shape[0]), ctypes.c_void_p(columns.data_ptr())
         arguments = [pyramid.fields, chunk, address, *map(ctypes.c_uint, numbers)]
         self._launch(f"{name}_{'wide' if wide else 'narrow'}", (num_blocks, 1), threads, shared_bytes, arguments)
 

@@ -19,12 +19,13 @@ STEP_CHANNELS = 64
 OUTPUT_MULTIPLE = 8
 
 _LOCATIONS = 128  # of a tile
-_THREADS = 384
+_THREADS = 256
 _PACK_THREADS = 256
-_STAGES = 3  # tiles of columns and weight that are made, wait or are multiplied; at least 2
+_STAGES = 4  # parts of the weight that are fetched, wait or are multiplied; at least _FEWEST_STAGES
+_FEWEST_STAGES = 3
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
 _MOST_IMAGE_BYTES = 2**32
-_OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
+_OTHER_SHARED_BYTES = 1024 + 128 + (8 + 2 * 128) * _LOCATIONS  # alignment, barriers, addresses, two steps of columns
 
 
 class _ProblemFields(ctypes.Structure):
@@ -61,33 +62,35 @@ class FusedKernel:
 
         matrix: (O, K C) and contiguous, as rows and bias (O,). All in the kernel's type, on its device, and served.
         """
-        if not len(rows):
+        out_channels, num_locations = matrix.shape[0], pyramid.num_locations
+        if not num_locations:
             return
-        out_channels = len(matrix)
         output_blocks = -(-out_channels // self._outputs)
         packed = self._pack(matrix, pyramid.channels, output_blocks)
         sides = sum(pyramid.kernel_size)
         num_stages = most_stages(sides, self._outputs)
         problem = _ProblemFields(
-            weight=packed.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            rows=rows.data_ptr(),
-            num_locations=len(rows),
-            out_channels=out_channels,
-            num_stages=num_stages,
+            packed.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            rows.data_ptr(),
+            num_locations,
+            out_channels,
+            num_stages,
         )
-        tiles = -(-len(rows) // _LOCATIONS)
+        tiles = -(-num_locations // _LOCATIONS)
         grid = (min(tiles, max(1, self._num_multiprocessors // output_blocks)), output_blocks)
         shared_bytes = _shared_bytes(sides, self._outputs, num_stages)
         self._launch("roi_conv_fused", grid, (_THREADS, 1), shared_bytes, [pyramid.fields, problem])
 
     def _pack(self, matrix: Tensor, channels: int, output_blocks: int) -> Tensor:
         """In the order in which the kernel takes it."""
-        packed = matrix.new_empty(output_blocks * self._outputs, matrix.shape[1])
-        num_pieces = packed.numel() // 8
-        numbers = (len(matrix), matrix.shape[1] // channels, channels, num_pieces)
+        out_channels, columns = matrix.shape
+        packed = matrix.new_empty(output_blocks * self._outputs, columns)
+        num_pieces = output_blocks * self._outputs * columns // 8
+        numbers = (out_channels, columns // channels, channels, num_pieces)
         arguments = [
-            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (matrix, packed)),
+            ctypes.c_void_p(matrix.data_ptr()),
+            ctypes.c_void_p(packed.data_ptr()),
             *(ctypes.c_int(number) for number in numbers),
         ]
         self._launch("pack_weight", (-(-num_pieces // _PACK_THREADS), 1), (_PACK_THREADS, 1), 0, arguments)
@@ -101,7 +104,7 @@ def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
         weight.dtype in DTYPES
         and channels % STEP_CHANNELS == 0
         and out_channels % OUTPUT_MULTIPLE == 0
-        and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= 2
+        and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= _FEWEST_STAGES
         and all(level.data_ptr() % 16 == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
     )
 
@@ -123,7 +126,7 @@ def most_stages(kernel_sides: int, outputs: int) -> int:
 
 
 def _stage_bytes(outputs: int) -> int:
-    return 2 * STEP_CHANNELS * (_LOCATIONS + outputs)
+    return 2 * STEP_CHANNELS * outputs
 
 
 def _shared_bytes(kernel_sides: int, outputs: int, num_stages: int) -> int:

@@ -37,9 +37,9 @@ def forward(
     with kernels.on_device():
         maps, flat_boxes = _lay_out(features, boxes)
         pyramid = Pyramid(maps, flat_boxes, strides, _kernel_size(weight))
-        rows = weight.new_empty(pyramid.num_locations, len(matrix))
-        columns = _columns_buffer(len(rows), matrix)
-        for start, end in _chunks(len(rows), len(columns)):
+        rows = weight.new_empty(pyramid.num_locations, weight.shape[0])
+        columns = _columns_buffer(pyramid.num_locations, matrix)
+        for start, end in _chunks(pyramid.num_locations, columns.shape[0]):
             chunk = columns[: end - start]
             kernels.gather(pyramid, start, chunk)
             if bias is None:

@@ -27,13 +27,13 @@ def forward(
     maps, flat_boxes = native_cuda._lay_out(features, boxes)
     if not (native_cuda._serves(boxes, weight) and fused.serves(maps, weight)):
         return native_cuda.forward(features, boxes, weight, bias, strides)
-    kernel = fused.load_kernel(weight.dtype, fused.outputs_for(len(weight)), weight.device.index)
+    out_channels = weight.shape[0]
+    kernel = fused.load_kernel(weight.dtype, fused.outputs_for(out_channels), weight.device.index)
     pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
-    rows = weight.new_empty(pyramid.num_locations, len(weight))
+    rows = weight.new_empty(pyramid.num_locations, out_channels)
+    dense_bias = None if bias is None else bias.contiguous()
     with kernel.on_device():
-        kernel.multiply(
-            pyramid, portable._matrix(weight).contiguous(), None if bias is None else bias.contiguous(), rows
-        )
+        kernel.multiply(pyramid, portable._matrix(weight).contiguous(), dense_bias, rows)
     return rows
 
 

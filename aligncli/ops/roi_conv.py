@@ -97,7 +97,8 @@ def _roi_conv_levels(
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
         rows = operator.roi_conv_rows(features, boxes, weight, bias, strides, backend)
-    shapes = [(level.shape[0], level.shape[1], len(weight)) for level in boxes]
+    out_channels = weight.shape[0]
+    shapes = [(level.shape[0], level.shape[1], out_channels) for level in boxes]
     if len(shapes) == 1:
         return [rows.view(shapes[0])]
     parts = rows.split_with_sizes([num_images * num_rois for num_images, num_rois, _ in shapes])

@@ -188,12 +188,12 @@ def test_the_fused_kernel_packs_the_weight_and_has_a_block_for_each_multiprocess
     assert pack["arguments"][0] == matrix.data_ptr()
     assert pack["arguments"][2:] == [264, 15, 64, 2 * 256 * 15 * 8]
     assert multiply["grid"] == (2, 2, 1)  # of 6 tiles of 128 locations, two at a time on five multiprocessors
-    assert multiply["block"] == (384, 1, 1)
-    assert multiply["shared"] == fused._shared_bytes(8, 256, 3)
+    assert multiply["block"] == (256, 1, 1)
+    assert multiply["shared"] == fused._shared_bytes(8, 256, 4)
     levels, problem = multiply["arguments"]
     assert levels == [level.data_ptr(), boxes.data_ptr(), None, None]
     assert (problem.weight, problem.bias, problem.rows) == (pack["arguments"][1], None, rows.data_ptr())
-    assert (problem.num_locations, problem.out_channels, problem.num_stages) == (700, 264, 3)
+    assert (problem.num_locations, problem.out_channels, problem.num_stages) == (700, 264, 4)
 
 
 def test_the_fused_kernel_is_hoppers(use_driver, monkeypatch):

@@ -24,7 +24,7 @@ def test_the_kernel_compiles_without_spills_in_a_blocks_registers(element_type, 
     usage = register_usage(compile_kernels(fused.fused_program(element_type, outputs)).report)
     assert usage.keys() == {"roi_conv_fused", "pack_weight"}
     registers, memory = usage["roi_conv_fused"]
-    assert registers * 384 <= 65_536
+    assert registers * 256 <= 65_536
     assert memory == [0, 0, 0], "stack frame, spill stores and spill loads"
 
 
@@ -37,10 +37,10 @@ def test_a_block_makes_as_few_outputs_as_hold_all():
 @pytest.mark.parametrize("sides", [2, 6, 10, 14, 24, 40, 60, 110])
 def test_stages_fit_shared_memory_or_the_layer_is_not_served(sides, outputs):
     stages = fused.most_stages(sides, outputs)
-    assert 0 <= stages <= 3
+    assert 0 <= stages <= 4
     if stages:
         assert fused._shared_bytes(sides, outputs, stages) <= 227 << 10
-    if stages < 3:
+    if stages < 4:
         assert fused._shared_bytes(sides, outputs, stages + 1) > 227 << 10
 
 

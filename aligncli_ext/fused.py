@@ -1,4 +1,8 @@
-"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched."""
+"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched.
+
+For more outputs than a block makes it would sample the same columns again, and be slower than csrc/roi_conv_cuda.cu's
+chunks of columns are (docs/results/roi_conv.md).
+"""
 
 import ctypes
 import functools
@@ -14,18 +18,19 @@ from aligncli_ext.nvrtc import CudaUnavailable, Program, cached_cubin
 
 DTYPES = (torch.float16, torch.bfloat16)  # of which tensor cores make products at full rate
 CAPABILITY = (9, 0)  # wgmma is Hopper's own
-OUTPUTS = (64, 128, 256)  # of a block
+OUTPUTS = (64, 128, 256)  # that a block makes: all of a layer's
+MOST_OUTPUTS = OUTPUTS[-1]
 STEP_CHANNELS = 64
 OUTPUT_MULTIPLE = 8
 
 _LOCATIONS = 128  # of a tile
-_THREADS = 256
+_THREADS = 384
 _PACK_THREADS = 256
-_STAGES = 4  # parts of the weight that are fetched, wait or are multiplied; at least _FEWEST_STAGES
-_FEWEST_STAGES = 3
+_STAGES = 3  # steps that are made, wait or are multiplied; more of them leave less of a cache
+_FEWEST_STAGES = 2
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
 _MOST_IMAGE_BYTES = 2**32
-_OTHER_SHARED_BYTES = 1024 + 128 + (8 + 2 * 128) * _LOCATIONS  # alignment, barriers, addresses, two steps of columns
+_OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
 
 
 class _ProblemFields(ctypes.Structure):
@@ -65,8 +70,7 @@ class FusedKernel:
         out_channels, num_locations = matrix.shape[0], pyramid.num_locations
         if not num_locations:
             return
-        output_blocks = -(-out_channels // self._outputs)
-        packed = self._pack(matrix, pyramid.channels, output_blocks)
+        packed = self._pack(matrix, pyramid.channels)
         sides = sum(pyramid.kernel_size)
         num_stages = most_stages(sides, self._outputs)
         problem = _ProblemFields(
@@ -78,15 +82,15 @@ class FusedKernel:
             num_stages,
         )
         tiles = -(-num_locations // _LOCATIONS)
-        grid = (min(tiles, max(1, self._num_multiprocessors // output_blocks)), output_blocks)
+        grid = (min(tiles, self._num_multiprocessors), 1)
         shared_bytes = _shared_bytes(sides, self._outputs, num_stages)
         self._launch("roi_conv_fused", grid, (_THREADS, 1), shared_bytes, [pyramid.fields, problem])
 
-    def _pack(self, matrix: Tensor, channels: int, output_blocks: int) -> Tensor:
+    def _pack(self, matrix: Tensor, channels: int) -> Tensor:
         """In the order in which the kernel takes it."""
         out_channels, columns = matrix.shape
-        packed = matrix.new_empty(output_blocks * self._outputs, columns)
-        num_pieces = output_blocks * self._outputs * columns // 8
+        packed = matrix.new_empty(self._outputs, columns)
+        num_pieces = self._outputs * columns // 8
         numbers = (out_channels, columns // channels, channels, num_pieces)
         arguments = [
             ctypes.c_void_p(matrix.data_ptr()),
@@ -103,6 +107,7 @@ def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
     return (
         weight.dtype in DTYPES
         and channels % STEP_CHANNELS == 0
+        and out_channels <= MOST_OUTPUTS
         and out_channels % OUTPUT_MULTIPLE == 0
         and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= _FEWEST_STAGES
         and all(level.data_ptr() % 16 == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
@@ -115,8 +120,8 @@ def _image_bytes(level: Tensor) -> int:
 
 
 def outputs_for(out_channels: int) -> int:
-    """Outputs of a block: as few as hold all, else the most there are."""
-    return next((outputs for outputs in OUTPUTS if out_channels <= outputs), OUTPUTS[-1])
+    """Of OUTPUTS the fewest that hold all of a served layer's."""
+    return next(outputs for outputs in OUTPUTS if out_channels <= outputs)
 
 
 def most_stages(kernel_sides: int, outputs: int) -> int:
@@ -126,7 +131,7 @@ def most_stages(kernel_sides: int, outputs: int) -> int:
 
 
 def _stage_bytes(outputs: int) -> int:
-    return 2 * STEP_CHANNELS * outputs
+    return 2 * STEP_CHANNELS * (_LOCATIONS + outputs)
 
 
 def _shared_bytes(kernel_sides: int, outputs: int, num_stages: int) -> int:

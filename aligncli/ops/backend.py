@@ -41,31 +41,35 @@ def requested_backend(requested: str = "auto") -> str:
 
 
 def choose_backend(
-    requested: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    requested: str = "auto",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    out_channels: int | None = None,
 ) -> Backend:
     """The backend that computes RoIConv of features on `device` in `dtype`, when `requested` is asked for.
 
     auto is fused where there is one, else native, else portable. A layer that fused does not serve is native's, by its
-    type here or, by its channels, when it is computed. Raises RecipeError for an unknown name, and DeviceError where
-    native or fused was asked for and this machine does not have it.
+    type and outputs (None: few enough) here, and by its channels when it is computed. Raises RecipeError for an unknown
+    name, and DeviceError where native or fused was asked for and this machine does not have it.
     """
     name = requested_backend(requested)
     asked = f"{ENVIRONMENT_VARIABLE} is set" if name != requested else "it was asked for"
     if name in ("portable", "reference"):
         return Backend(name, asked)
     missing = missing_native(device=device, dtype=dtype)
+    unserved = _not_served_by_fused(dtype, out_channels)
     if name == "auto":
         if missing is not None:
             return Backend("portable", f"the native one is not to be had: {missing}")
-        has_fused = dtype in fused.DTYPES and missing_fused(device=device) is None
+        has_fused = unserved is None and missing_fused(device=device) is None
         return Backend("fused" if has_fused else "native", "it is the fastest one")
     if name == "fused":
         missing = missing_fused(device=device) or missing
     if missing is not None:
         raise DeviceError(f"RoIConv backend {name} ({asked}) is not to be had: {missing}; use auto or portable")
-    if name == "fused" and dtype not in fused.DTYPES:
-        kind = str(dtype).removeprefix("torch.")
-        return Backend("native", f"fused ({asked}) does not serve {kind}, only float16 and bfloat16")
+    if name == "fused" and unserved is not None:
+        return Backend("native", f"fused ({asked}) does not serve {unserved}")
     return Backend(name, asked)
 
 
@@ -94,6 +98,15 @@ def missing_fused(*, device: torch.device | str) -> str | None:
     if not torch.cuda.is_available():
         return "there is no CUDA device"
     return fused.unavailable_reason(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _not_served_by_fused(dtype: torch.dtype, out_channels: int | None) -> str | None:
+    """What of a layer is not for the fused kernel; None where everything is, as far as it is known."""
+    if dtype not in fused.DTYPES:
+        return f"{str(dtype).removeprefix('torch.')}, only float16 and bfloat16"
+    if out_channels is not None and out_channels > fused.MOST_OUTPUTS:
+        return f"{out_channels} outputs, only up to {fused.MOST_OUTPUTS}"
+    return None
 
 
 @dataclass(frozen=True)

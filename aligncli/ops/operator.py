@@ -61,7 +61,7 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
 
 
 def _implementation(backend: str, weight: Tensor) -> ModuleType:
-    match choose_backend(backend, device=weight.device, dtype=weight.dtype).name:
+    match choose_backend(backend, device=weight.device, dtype=weight.dtype, out_channels=weight.shape[0]).name:
         case "native":
             return native_cuda if weight.is_cuda else native
         case "fused":

@@ -1,32 +1,30 @@
 // RoIConv's forward pass for Hopper in one kernel: columns are sampled into shared memory, where tensor cores multiply
 // them, and are never written to device memory. For float16 and bfloat16 maps of a multiple of 64 channels.
 //
-// A block makes ALIGNCLI_OUTPUTS outputs of 128 locations (a tile), then of the next. Each of its two warpgroups has 64
-// of the locations, and nothing but the weight in common with the other. A step is one tap and 64 channels: a warpgroup
-// blends the (64, 64) columns of a step while its tensor cores multiply the step before, and has the cells of the next
-// one on their way. The weight's (ALIGNCLI_OUTPUTS, 64) of some steps are in shared memory, each in a stage; whichever
-// warpgroup is the last to have multiplied with one has its stage filled again. All registers are taken: a third
-// warpgroup or warp, for the weight alone, would leave 168 for a thread, and half of the sums would be spilled.
+// A block makes all outputs of 128 locations (a tile), then of the next. A step is one tap and 64 channels: 128 threads
+// blend (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an
+// earlier step's. A stage is the shared memory of a step; `full` and `empty` hand it to and fro. More threads that blend
+// there cannot be: sums take 128 registers of the others.
 #include "levels.cuh"
 #include "wgmma.cuh"  // multiply_add, which aligncli_ext/fused.py writes: it lists a register for each sum
 
 namespace aligncli {
 
 constexpr int OUTPUTS = ALIGNCLI_OUTPUTS;
-constexpr int WARPGROUPS = 2;
-constexpr int GROUP_THREADS = 128;
-constexpr int GROUP_LOCATIONS = 64;
-constexpr int LOCATIONS = WARPGROUPS * GROUP_LOCATIONS;
-constexpr int THREADS = WARPGROUPS * GROUP_THREADS;
+constexpr int LOCATIONS = 128;
 constexpr int STEP_CHANNELS = 64;  // 128 bytes, a row of a swizzled tile
+constexpr int PRODUCERS = 128;     // threads
+constexpr int CONSUMERS = 256;
 constexpr int ROW_BYTES = 128;
-constexpr int COLUMNS_BYTES = GROUP_LOCATIONS * ROW_BYTES;
-constexpr int STAGE_BYTES = OUTPUTS * ROW_BYTES;
+constexpr int COLUMNS_BYTES = LOCATIONS * ROW_BYTES;
+constexpr int WEIGHT_BYTES = OUTPUTS * ROW_BYTES;
+constexpr int STAGE_BYTES = COLUMNS_BYTES + WEIGHT_BYTES;
 constexpr int WIDTH = 8;  // numbers of a 16-byte access
 constexpr int THREADS_A_LOCATION = STEP_CHANNELS / WIDTH;
-constexpr int LOCATIONS_AT_ONCE = GROUP_THREADS / THREADS_A_LOCATION;
-constexpr int TURNS = GROUP_LOCATIONS / LOCATIONS_AT_ONCE;
+constexpr int LOCATIONS_AT_ONCE = PRODUCERS / THREADS_A_LOCATION;
+constexpr int TURNS = LOCATIONS / LOCATIONS_AT_ONCE;
 constexpr int MOST_STAGES = 8;
+constexpr int DEPTH = 4;  // turns of which a thread has cells on their way
 
 using Address = unsigned;  // in shared memory
 
@@ -46,6 +44,10 @@ ALIGNCLI_DEVICE unsigned long long descriptor(Address tile) {
 
 ALIGNCLI_DEVICE void init_barrier(Address barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+ALIGNCLI_DEVICE void arrive(Address barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 ALIGNCLI_DEVICE void arrive_and_expect(Address barrier, int bytes) {
@@ -76,16 +78,7 @@ ALIGNCLI_DEVICE void copy_in_bulk(Address to, const void* from, int bytes, Addre
 // What a thread wrote to shared memory is seen by the tensor cores.
 ALIGNCLI_DEVICE void show_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Adds one, and says what it was; what the last to add one did comes before what the next one does.
-ALIGNCLI_DEVICE unsigned count(Address counter) {
-  unsigned before;
-  asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;" : "=r"(before) : "r"(counter) : "memory");
-  return before;
-}
-
-ALIGNCLI_DEVICE void wait_for_group(int group) {
-  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(GROUP_THREADS) : "memory");
-}
+ALIGNCLI_DEVICE void wait_for_producers() { asm volatile("bar.sync 1, %0;" ::"n"(PRODUCERS) : "memory"); }
 
 // Where a ring of stages stands.
 struct Ring {
@@ -104,7 +97,7 @@ struct Ring {
 };
 
 struct Problem {
-  const Number* weight;  // packed: (output blocks, steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled
+  const Number* weight;  // packed: (steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled; zeros beyond the outputs
   const Number* bias;    // (O,), or null
   Number* rows;          // (locations, O)
   unsigned num_locations;
@@ -112,45 +105,41 @@ struct Problem {
   int num_stages;
 };
 
-// A block's shared memory, as a warpgroup sees it.
+// A block's shared memory.
 struct Workspace {
-  Address columns;  // two of COLUMNS_BYTES
-  Address stages;   // of STAGE_BYTES
-  Address full;     // of each stage, a barrier of 8 bytes
-  Address used;     // of each stage, how many warpgroups have multiplied with it: 4 bytes
+  Address stages;  // of STAGE_BYTES: columns, then weight
+  Address full;    // barriers of 8 bytes
+  Address empty;
   AxisRecord* records;           // of each location
   const unsigned char** images;  // each location's image in its table
 
-  ALIGNCLI_DEVICE Workspace(unsigned char* memory, const Levels& levels, int num_stages, int group) {
+  ALIGNCLI_DEVICE Workspace(unsigned char* memory, const Problem& problem) {
     memory += (1024 - (shared_address(memory) & 1023)) & 1023;
-    columns = shared_address(memory) + group * 2 * COLUMNS_BYTES;
-    stages = shared_address(memory) + WARPGROUPS * 2 * COLUMNS_BYTES;
-    memory += WARPGROUPS * 2 * COLUMNS_BYTES + num_stages * STAGE_BYTES;
+    stages = shared_address(memory);
+    memory += problem.num_stages * STAGE_BYTES;
     full = shared_address(memory);
-    used = full + MOST_STAGES * 8;
-    images = reinterpret_cast<const unsigned char**>(memory + MOST_STAGES * 16);
+    empty = full + MOST_STAGES * 8;
+    images = reinterpret_cast<const unsigned char**>(memory + 2 * MOST_STAGES * 8);
     records = reinterpret_cast<AxisRecord*>(images + LOCATIONS);
-    images += group * GROUP_LOCATIONS;
-    records += group * GROUP_LOCATIONS * (levels.kernel_height + levels.kernel_width);
   }
+
+  ALIGNCLI_DEVICE Address columns(int stage) const { return stages + stage * STAGE_BYTES; }
+  ALIGNCLI_DEVICE Address weight(int stage) const { return columns(stage) + COLUMNS_BYTES; }
 };
 
-// Two threads see to a location, one to its rows and one to its columns. Locations beyond the last are the last one
-// again; what becomes of them is not stored.
+// A thread sees to a location of the tile. Those beyond the last are the last one again; what becomes of them is not
+// stored.
 ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space, unsigned first,
                                   int thread) {
-  const int index = thread % GROUP_LOCATIONS, is_column = thread / GROUP_LOCATIONS;
+  static_assert(PRODUCERS == LOCATIONS);
   const int num_records = levels.kernel_height + levels.kernel_width;
   const unsigned cell_bytes = unsigned(levels.channels) * unsigned(sizeof(Number));
-  const unsigned order = first + unsigned(index), last = problem.num_locations - 1;
+  const unsigned order = first + unsigned(thread), last = problem.num_locations - 1;
   const Place place = place_of(levels, location_in_strips(levels, order < last ? order : last));
-  if (is_column == 0) {
-    space.images[index] = reinterpret_cast<const unsigned char*>(place.level.table) +
-                          place.first_cell * Offset(cell_bytes);
-  }
-  const int end = is_column ? num_records : levels.kernel_height;
-  for (int axis = is_column ? levels.kernel_height : 0; axis < end; ++axis) {
-    space.records[index * num_records + axis] = axis_record(levels, place, axis, cell_bytes);
+  space.images[thread] = reinterpret_cast<const unsigned char*>(place.level.table) +
+                         place.first_cell * Offset(cell_bytes);
+  for (int axis = 0; axis < num_records; ++axis) {
+    space.records[thread * num_records + axis] = axis_record(levels, place, axis, cell_bytes);
   }
 }
 
@@ -159,7 +148,50 @@ ALIGNCLI_DEVICE AxisRecord record_at(const AxisRecord* address) {
   return {words.x, words.y, __uint_as_float(words.z), __uint_as_float(words.w)};
 }
 
-// A step: its tap, and its channels in bytes.
+// The four cells of a tap, 16 bytes of channels of each, and their weights.
+struct Corners {
+  unsigned pairs[4][WIDTH / 2];
+  float weights[4];
+};
+
+// Offsets are in bytes; an image takes less than 4 GB.
+ALIGNCLI_DEVICE void read_corners(const unsigned char* image, const AxisRecord& row, const AxisRecord& column,
+                                  Corners& corners) {
+  const unsigned cells[4] = {row.low + column.low, row.low + column.high, row.high + column.low,
+                             row.high + column.high};
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+    unsigned(&pairs)[WIDTH / 2] = corners.pairs[corner];
+    asm("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+        : "l"(image + cells[corner]));
+  }
+  corners.weights[0] = row.low_weight * column.low_weight;
+  corners.weights[1] = row.low_weight * column.high_weight;
+  corners.weights[2] = row.high_weight * column.low_weight;
+  corners.weights[3] = row.high_weight * column.high_weight;
+}
+
+ALIGNCLI_DEVICE void write_columns(const Corners& corners, Address to) {
+  unsigned pairs[WIDTH / 2];
+#pragma unroll
+  for (int pair = 0; pair < WIDTH / 2; ++pair) {
+    float values[2] = {};
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      float first, second;
+      pair_to<Number>(corners.pairs[corner][pair], first, second);
+      values[0] = fma(corners.weights[corner], first, values[0]);
+      values[1] = fma(corners.weights[corner], second, values[1]);
+    }
+    pairs[pair] = pair_from<Number>(values[0], values[1]);
+  }
+  // Not said to change memory, so that later records are read before; show_to_tensor_cores comes after all.
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(pairs[0]), "r"(pairs[1]), "r"(pairs[2]),
+               "r"(pairs[3]));
+}
+
+// A step of a producer: its tap, and its channels in bytes.
 struct Step {
   int channel_bytes;
   int i = 0;
@@ -176,85 +208,58 @@ struct Step {
   }
 };
 
-// How a warpgroup makes columns. Eight threads see to a location, whose 64 channels they share, and go through TURNS
-// locations a step.
-class Sampler {
- public:
-  ALIGNCLI_DEVICE Sampler(const Levels& levels, const Workspace& space, int thread)
-      : levels_(levels), space_(space), piece_(thread % THREADS_A_LOCATION), row_(thread / THREADS_A_LOCATION) {}
-
-  ALIGNCLI_DEVICE Step first_step() const { return Step(piece_); }
-
-  // Ask for the four cells of every location's tap. Offsets are in bytes; an image takes less than 4 GB.
-  ALIGNCLI_DEVICE void read(const Step& step) {
+// Eight threads see to a location, whose 64 channels they share, and go through TURNS locations a step. Cells are asked
+// for DEPTH - 1 turns before they are blended, so at the end of a step the next one's.
+ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
+  const int num_records = levels.kernel_height + levels.kernel_width;
+  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
+  const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight);
+  Corners corners[DEPTH];
+  const auto read = [&](const Step& step, int turn) {
+    const int location = first_location + turn * LOCATIONS_AT_ONCE;
+    const AxisRecord* records = space.records + location * num_records;
+    read_corners(space.images[location] + step.channel_bytes, record_at(records + step.i),
+                 record_at(records + levels.kernel_height + step.j), corners[turn % DEPTH]);
+  };
+  Ring ring(problem.num_stages);
+  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
+    wait_for_producers();  // all are done with the last tile's records
+    fill_records(levels, problem, space, tile * LOCATIONS, thread);
+    wait_for_producers();
+    Step now(piece);
 #pragma unroll
-    for (int turn = 0; turn < TURNS; ++turn) {
-      const AxisRecord row = row_record(step, turn), column = column_record(step, turn);
-      const unsigned char* image = space_.images[location(turn)] + step.channel_bytes;
-      const unsigned cells[4] = {row.low + column.low, row.low + column.high, row.high + column.low,
-                                 row.high + column.high};
-#pragma unroll
-      for (int corner = 0; corner < 4; ++corner) {
-        unsigned(&pairs)[WIDTH / 2] = pairs_[turn][corner];
-        // Volatile, so that they are on their way before the products are waited for.
-        asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
-                     : "l"(image + cells[corner]));
+    for (int turn = 0; turn < DEPTH - 1; ++turn) read(now, turn);
+    for (int step = 0; step < num_steps; ++step) {
+      Step next = now;
+      if (step + 1 < num_steps) next.advance(levels);  // else what was read is read again, for nothing
+      wait(space.empty + ring.stage * 8, ring.parity ^ 1);
+      if (thread == 0) {
+        const Address full = space.full + ring.stage * 8;
+        arrive_and_expect(full, WEIGHT_BYTES);
+        copy_in_bulk(space.weight(ring.stage), weight + Offset(step) * WEIGHT_BYTES, WEIGHT_BYTES, full);
       }
+      const Address columns = space.columns(ring.stage);
+#pragma unroll
+      for (int turn = 0; turn < TURNS; ++turn) {
+        const int ahead = turn + DEPTH - 1;
+        read(ahead < TURNS ? now : next, ahead % TURNS);
+        write_columns(corners[turn % DEPTH], columns + swizzled(first_location + turn * LOCATIONS_AT_ONCE, piece));
+      }
+      show_to_tensor_cores();
+      __syncwarp();
+      if (thread % 32 == 0) arrive(space.full + ring.stage * 8);
+      ring.advance();
+      now = next;
     }
   }
-
-  // Write the columns of the step that was read.
-  ALIGNCLI_DEVICE void write(const Step& step, Address columns) const {
-#pragma unroll
-    for (int turn = 0; turn < TURNS; ++turn) {
-      const AxisRecord row = row_record(step, turn), column = column_record(step, turn);
-      const float weights[4] = {row.low_weight * column.low_weight, row.low_weight * column.high_weight,
-                                row.high_weight * column.low_weight, row.high_weight * column.high_weight};
-      unsigned blended[WIDTH / 2];
-#pragma unroll
-      for (int pair = 0; pair < WIDTH / 2; ++pair) {
-        float values[2] = {};
-#pragma unroll
-        for (int corner = 0; corner < 4; ++corner) {
-          float first, second;
-          pair_to<Number>(pairs_[turn][corner][pair], first, second);
-          values[0] = fma(weights[corner], first, values[0]);
-          values[1] = fma(weights[corner], second, values[1]);
-        }
-        blended[pair] = pair_from<Number>(values[0], values[1]);
-      }
-      // Not said to change memory, so that later records are read before; show_to_tensor_cores comes after all.
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(columns + swizzled(location(turn), piece_)),
-                   "r"(blended[0]), "r"(blended[1]), "r"(blended[2]), "r"(blended[3]));
-    }
-  }
-
- private:
-  ALIGNCLI_DEVICE int location(int turn) const { return row_ + turn * LOCATIONS_AT_ONCE; }
-
-  ALIGNCLI_DEVICE AxisRecord row_record(const Step& step, int turn) const { return record(turn, step.i); }
-
-  ALIGNCLI_DEVICE AxisRecord column_record(const Step& step, int turn) const {
-    return record(turn, levels_.kernel_height + step.j);
-  }
-
-  ALIGNCLI_DEVICE AxisRecord record(int turn, int axis) const {
-    return record_at(space_.records + location(turn) * (levels_.kernel_height + levels_.kernel_width) + axis);
-  }
-
-  const Levels& levels_;
-  const Workspace& space_;
-  int piece_;
-  int row_;
-  unsigned pairs_[TURNS][4][WIDTH / 2];
-};
+}
 
 // A warpgroup's sums are of 64 locations: a thread has, of rows r and r + 8, the pairs of outputs at 8 n + c.
 ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const float (&sums)[OUTPUTS / 2],
                                 unsigned first, int thread) {
   const int lane = thread % 32;
-  const int first_output = int(blockIdx.y) * OUTPUTS + lane % 4 * 2;
+  const int first_output = lane % 4 * 2;
   Number* rows[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -277,119 +282,56 @@ ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, co
   }
 }
 
-// The weight's way into shared memory. A block takes the same steps for every one of its tiles.
-class Weight {
- public:
-  ALIGNCLI_DEVICE Weight(const Levels& levels, const Problem& problem, const Workspace& space)
-      : space_(space), num_stages_(problem.num_stages) {
-    const unsigned num_tiles = (problem.num_locations + LOCATIONS - 1) / LOCATIONS;
-    steps_ = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
-    left_ = int((num_tiles - blockIdx.x + gridDim.x - 1) / gridDim.x) * steps_;
-    from_ = reinterpret_cast<const unsigned char*>(problem.weight) + Offset(blockIdx.y) * steps_ * STAGE_BYTES;
-  }
-
-  ALIGNCLI_DEVICE int steps() const { return steps_; }
-
-  ALIGNCLI_DEVICE Address stage(int stage) const { return space_.stages + stage * STAGE_BYTES; }
-
-  // One thread of the block begins.
-  ALIGNCLI_DEVICE void fill_all() const {
-    for (int step = 0; step < num_stages_ && step < left_; ++step) fill(step, step % steps_);
-  }
-
-  // One thread of each warpgroup tells, in the order of steps, that it has multiplied with a step's stage.
-  ALIGNCLI_DEVICE void was_used(int stage) {
-    if (count(space_.used + stage * 4) % WARPGROUPS == WARPGROUPS - 1 && done_ + num_stages_ < left_) {
-      fill(stage, (done_ + num_stages_) % steps_);
-    }
-    ++done_;
-  }
-
- private:
-  ALIGNCLI_DEVICE void fill(int stage, int step) const {
-    const Address full = space_.full + stage * 8;
-    arrive_and_expect(full, STAGE_BYTES);
-    copy_in_bulk(this->stage(stage), from_ + Offset(step) * STAGE_BYTES, STAGE_BYTES, full);
-  }
-
-  const Workspace& space_;
-  int num_stages_;
-  int steps_;
-  int left_;  // steps of all tiles
-  int done_ = 0;
-  const unsigned char* from_;
-};
-
-ALIGNCLI_DEVICE void multiply_step(float (&sums)[OUTPUTS / 2], Address columns, Address weight, bool is_first) {
-  const unsigned long long left = descriptor(columns), right = descriptor(weight);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-  for (int k = 0; k < STEP_CHANNELS / 16; ++k) {  // 16 numbers are 32 bytes on
-    multiply_add(sums, left + k * (32 >> 4), right + k * (32 >> 4), !is_first || k > 0);
-  }
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-ALIGNCLI_DEVICE void compute(const Levels& levels, const Problem& problem, const Workspace& space, Weight& weight,
-                             int group, int thread) {
-  Sampler sampler(levels, space, thread);
-  Ring ring(problem.num_stages), used(problem.num_stages);
+ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
+  const int warpgroup = thread / 128;
+  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  Ring ring(problem.num_stages);
   for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
-    const unsigned first = tile * LOCATIONS + unsigned(group) * GROUP_LOCATIONS;
-    wait_for_group(group);  // all are done with the last tile's records
-    fill_records(levels, problem, space, first, thread);
-    wait_for_group(group);
     float sums[OUTPUTS / 2];
-    Step step = sampler.first_step();
-    sampler.read(step);
-    for (int index = 0; index < weight.steps(); ++index) {
-      // The products before the last ones are done: their columns may be overwritten, and their weight.
-      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-      if (index >= 2) {
-        if (thread == 0) weight.was_used(used.stage);
-        used.advance();
-      }
-      const Address columns = space.columns + index % 2 * COLUMNS_BYTES;
-      sampler.write(step, columns);
-      if (index + 1 < weight.steps()) {
-        step.advance(levels);
-        sampler.read(step);
-      }
-      show_to_tensor_cores();
-      wait_for_group(group);
+    int last = 0;  // the stage of the step before
+    for (int step = 0; step < num_steps; ++step) {
       wait(space.full + ring.stage * 8, ring.parity);
-      multiply_step(sums, columns, weight.stage(ring.stage), index == 0);
+      const unsigned long long columns = descriptor(space.columns(ring.stage) + warpgroup * 64 * ROW_BYTES);
+      const unsigned long long weight = descriptor(space.weight(ring.stage));
+      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+      for (int k = 0; k < STEP_CHANNELS / 16; ++k) {  // 16 numbers are 32 bytes on
+        multiply_add(sums, columns + k * (32 >> 4), weight + k * (32 >> 4), step + k > 0);
+      }
+      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");  // the step before has been read
+      if (step > 0 && thread % 128 == 0) arrive(space.empty + last * 8);
+      last = ring.stage;
       ring.advance();
     }
     wait_for_products(sums);
-    for (int index = weight.steps() < 2 ? 0 : weight.steps() - 2; index < weight.steps(); ++index) {
-      if (thread == 0) weight.was_used(used.stage);
-      used.advance();
-    }
-    store_rows(levels, problem, sums, first, thread);
+    if (thread % 128 == 0) arrive(space.empty + last * 8);
+    store_rows(levels, problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
   }
 }
 
 }  // namespace aligncli
 
-// grid: tiles (blocks go on with others), and blocks of outputs.
-extern "C" __global__ void __launch_bounds__(aligncli::THREADS, 1)
+// grid: tiles; blocks go on with others.
+extern "C" __global__ void __launch_bounds__(aligncli::PRODUCERS + aligncli::CONSUMERS, 1)
     roi_conv_fused(const __grid_constant__ aligncli::Levels levels, const __grid_constant__ aligncli::Problem problem) {
   using namespace aligncli;
   extern __shared__ unsigned char memory[];
-  const int thread = int(threadIdx.x), group = thread / GROUP_THREADS;
-  const Workspace space(memory, levels, problem.num_stages, group);
-  Weight weight(levels, problem, space);
+  const Workspace space(memory, problem);
+  const int thread = int(threadIdx.x);
   if (thread == 0) {
     for (int stage = 0; stage < problem.num_stages; ++stage) {
-      init_barrier(space.full + stage * 8, 1);
-      asm volatile("st.shared::cta.u32 [%0], 0;" ::"r"(space.used + stage * 4) : "memory");
+      init_barrier(space.full + stage * 8, PRODUCERS / 32 + 1);  // a warp each, and the weight's copy
+      init_barrier(space.empty + stage * 8, CONSUMERS / 128);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    weight.fill_all();
   }
   __syncthreads();
-  compute(levels, problem, space, weight, group, thread % GROUP_THREADS);
+  if (thread < CONSUMERS) {
+    consume(levels, problem, space, thread);
+  } else {
+    produce(levels, problem, space, thread - CONSUMERS);
+  }
 }
 
 // weight (O, taps, C) into the order of steps: 64 channels after the other, all taps of each. A thread moves 16 bytes.
@@ -399,13 +341,12 @@ extern "C" __global__ void __launch_bounds__(256)
   using namespace aligncli;
   const int item = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (item >= num_pieces) return;
-  const int piece = item % 8, row = item / 8 % OUTPUTS;
-  const int step_of_all = item / (8 * OUTPUTS), num_steps = channels / STEP_CHANNELS * num_taps;
-  const int step = step_of_all % num_steps, output = step_of_all / num_steps * OUTPUTS + row;
-  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (row & 7)) * WIDTH;
+  const int piece = item % 8, output = item / 8 % OUTPUTS, step = item / (8 * OUTPUTS);
+  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (output & 7)) * WIDTH;
   Pack<Number, WIDTH> numbers = {};
   if (output < out_channels) {
-    numbers = *reinterpret_cast<const Pack<Number, WIDTH>*>(weight + (Offset(output) * num_taps + tap) * channels + channel);
+    const Offset row = Offset(output) * num_taps + tap;
+    numbers = *reinterpret_cast<const Pack<Number, WIDTH>*>(weight + row * channels + channel);
   }
   reinterpret_cast<Pack<Number, WIDTH>*>(packed)[item] = numbers;
 }

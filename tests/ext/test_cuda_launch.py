@@ -176,24 +176,36 @@ def test_what_is_not_wanted_has_no_address(use_driver):
 
 def test_the_fused_kernel_packs_the_weight_and_has_a_block_for_each_multiprocessor(use_driver):
     stand_in = use_driver(StandInDriver())
-    kernel = fused.load_kernel(torch.float16, 256, 1)
+    kernel = fused.load_kernel(torch.float16, 128, 1)
     assert [(name, value) for _, name, value in stand_in.attributes] == [("shared bytes", 227 << 10)] * 2
     pyramid, (level, boxes, *_) = pyramid_of(torch.float16, 64)
-    matrix, rows = torch.zeros(264, 15 * 64, dtype=torch.float16), torch.zeros(700, 264, dtype=torch.float16)
+    matrix, rows = torch.zeros(72, 15 * 64, dtype=torch.float16), torch.zeros(100, 72, dtype=torch.float16)
     with kernel.on_device():
         kernel.multiply(pyramid, matrix, None, rows)
     pack, multiply = stand_in.launches
     assert pack["function"].startswith("pack_weight")
-    assert pack["grid"] == (2 * 256 * 15 * 8 // 256, 1, 1)  # two blocks of outputs, 16 bytes a thread
+    assert pack["grid"] == (128 * 15 * 64 // 8 // 256, 1, 1)  # 16 bytes a thread
     assert pack["arguments"][0] == matrix.data_ptr()
-    assert pack["arguments"][2:] == [264, 15, 64, 2 * 256 * 15 * 8]
-    assert multiply["grid"] == (2, 2, 1)  # of 6 tiles of 128 locations, two at a time on five multiprocessors
-    assert multiply["block"] == (256, 1, 1)
-    assert multiply["shared"] == fused._shared_bytes(8, 256, 4)
+    assert pack["arguments"][2:] == [72, 15, 64, 128 * 15 * 8]
+    assert multiply["grid"] == (1, 1, 1)  # a tile of 128 locations
+    assert multiply["block"] == (384, 1, 1)
+    assert multiply["shared"] == fused._shared_bytes(8, 128, 3)
     levels, problem = multiply["arguments"]
     assert levels == [level.data_ptr(), boxes.data_ptr(), None, None]
     assert (problem.weight, problem.bias, problem.rows) == (pack["arguments"][1], None, rows.data_ptr())
-    assert (problem.num_locations, problem.out_channels, problem.num_stages) == (700, 264, 4)
+    assert (problem.num_locations, problem.out_channels, problem.num_stages) == (100, 72, 3)
+
+
+def test_the_fused_kernels_blocks_go_on_with_other_tiles(use_driver):
+    stand_in = use_driver(StandInDriver())
+    boxes = torch.zeros(1, 6 * 128, 4)
+    pyramid = Pyramid([torch.zeros(1, 64, 2, 2, dtype=torch.float16)], [boxes], [8.0], (1, 1))
+    rows, bias = torch.zeros(6 * 128, 8, dtype=torch.float16), torch.zeros(8, dtype=torch.float16)
+    kernel = fused.load_kernel(torch.float16, 64, 0)
+    kernel.multiply(pyramid, torch.zeros(8, 64, dtype=torch.float16), bias, rows)
+    multiply = stand_in.launches[-1]
+    assert multiply["grid"] == (5, 1, 1)  # multiprocessors
+    assert multiply["arguments"][1].bias == bias.data_ptr()
 
 
 def test_the_fused_kernel_is_hoppers(use_driver, monkeypatch):

@@ -24,23 +24,23 @@ def test_the_kernel_compiles_without_spills_in_a_blocks_registers(element_type, 
     usage = register_usage(compile_kernels(fused.fused_program(element_type, outputs)).report)
     assert usage.keys() == {"roi_conv_fused", "pack_weight"}
     registers, memory = usage["roi_conv_fused"]
-    assert registers * 256 <= 65_536
+    assert registers * 384 <= 65_536
     assert memory == [0, 0, 0], "stack frame, spill stores and spill loads"
 
 
 def test_a_block_makes_as_few_outputs_as_hold_all():
-    found = {count: fused.outputs_for(count) for count in (8, 64, 72, 128, 136, 256, 264, 1024)}
-    assert found == {8: 64, 64: 64, 72: 128, 128: 128, 136: 256, 256: 256, 264: 256, 1024: 256}
+    found = {count: fused.outputs_for(count) for count in (8, 64, 72, 128, 136, 256)}
+    assert found == {8: 64, 64: 64, 72: 128, 128: 128, 136: 256, 256: 256}
 
 
 @pytest.mark.parametrize("outputs", fused.OUTPUTS)
 @pytest.mark.parametrize("sides", [2, 6, 10, 14, 24, 40, 60, 110])
 def test_stages_fit_shared_memory_or_the_layer_is_not_served(sides, outputs):
     stages = fused.most_stages(sides, outputs)
-    assert 0 <= stages <= 4
+    assert 0 <= stages <= 3
     if stages:
         assert fused._shared_bytes(sides, outputs, stages) <= 227 << 10
-    if stages < 4:
+    if stages < 3:
         assert fused._shared_bytes(sides, outputs, stages + 1) > 227 << 10
 
 
@@ -52,12 +52,15 @@ def layer(out_channels=256, channels=256, kernel_size=(3, 3), dtype=torch.bfloat
 
 def test_it_serves_whole_steps_of_channels_and_whole_accesses():
     assert fused.serves(*layer())
-    assert fused.serves(*layer(out_channels=1024, channels=64, kernel_size=(7, 7), dtype=torch.float16))
+    assert fused.serves(*layer(out_channels=8, channels=64, kernel_size=(7, 7), dtype=torch.float16))
     assert not fused.serves(*layer(dtype=torch.float32))
     assert not fused.serves(*layer(channels=96))
     assert not fused.serves(*layer(out_channels=12))
+    assert not fused.serves(*layer(out_channels=264))
     assert not fused.serves(*layer(kernel_size=(60, 60)))
     assert not fused.serves(*layer(offset=4))
+    maps, weight = layer()
+    assert not fused.serves([torch.empty(1, 256, 2**12, 2**11, dtype=torch.bfloat16, device="meta"), *maps], weight)
 
 
 def test_the_instruction_names_a_register_for_each_sum():

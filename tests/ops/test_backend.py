@@ -113,10 +113,18 @@ def test_the_fused_kernel_is_taken_where_there_is_one(monkeypatch):
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_type_that_the_fused_kernel_does_not_serve_is_natives():
-    backend = choose_backend("fused", device="cuda", dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ({"dtype": torch.bfloat16, "out_channels": 257}, "257 outputs, only up to 256"),
+        ({"dtype": torch.float32, "out_channels": 256}, "float32, only float16 and bfloat16"),
+    ],
+)
+def test_a_layer_that_the_fused_kernel_does_not_serve_is_natives(layer, reason):
+    assert choose_backend(device="cuda", **layer).name == "native"
+    backend = choose_backend("fused", device="cuda", **layer)
     assert backend.name == "native"
-    assert backend.reason == "fused (it was asked for) does not serve float32, only float16 and bfloat16"
+    assert backend.reason == f"fused (it was asked for) does not serve {reason}"
 
 
 @pytest.mark.usefixtures("gpu")

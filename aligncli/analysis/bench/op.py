@@ -130,7 +130,8 @@ def _why_not_here(name: str, case: OperatorCase) -> str | None:
     try:
         if name.startswith(OURS):
             asked = name.removeprefix(OURS)
-            chosen = choose_backend(asked, device=case.device, dtype=getattr(torch, case.dtype))
+            dtype = getattr(torch, case.dtype)
+            chosen = choose_backend(asked, device=case.device, dtype=dtype, out_channels=case.out_channels)
             if chosen.name != asked:
                 return chosen.reason
         build_call(name, "forward+backward", case.small())()

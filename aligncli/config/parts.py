@@ -3,9 +3,9 @@
 Thresholds are IoUs in 0..1, box sides are pixels of the network input, scales are multiples of a stride.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from aligncli.config.base import Config, Count, Fraction, NonNegative, Positive
 
@@ -31,6 +31,13 @@ class ResNetConfig(Config):
     norm_epsilon: Annotated[float, Field(ge=0.0)] = 1e-5  # torchvision's first RetinaNet was trained with 0
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2  # stem (conv1) and conv2_x
     frozen_norm: bool = True
+
+    @model_validator(mode="after")
+    def _norms_that_train_have_an_epsilon(self) -> Self:
+        """torch 2.11 refuses a batch norm with 0 at its first batch."""
+        if self.norm_epsilon == 0 and not self.frozen_norm:
+            raise ValueError("norm_epsilon=0 is for frozen norms: set it to 1e-5, or frozen_norm=true")
+        return self
 
 
 class TinyConfig(Config):

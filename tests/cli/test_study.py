@@ -45,7 +45,7 @@ def test_a_dry_run_lists_the_trainings_and_makes_nothing(run: Run, tmp_path: Pat
 
 
 def test_a_dry_run_says_how_long_all_takes_side_by_side(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:
-    ended = run("ablate", "alignment", "--jobs", 2, "--out", tmp_path, "--dry-run")
+    ended = run("ablate", "alignment", "--jobs", 2, "--out", tmp_path, "--device", "cpu", "--dry-run")
     assert "4 trainings, 6,000 iterations to do" in ended.stdout
     assert "about 20:00 with 2 side by side on cpu" in ended.stdout
     for cell in ("PFLOPs", "10:00", "GiB"):

@@ -8,6 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from aligncli.catalog import load_recipe
 from aligncli.config import EfficientNetLite0Config
+from aligncli.errors import RecipeError
 from aligncli.models.backbone import IMAGENET_MEAN, IMAGENET_STD, FrozenNorm, resnet_backbone
 from tests.helpers import tiny_detector
 
@@ -98,3 +99,11 @@ def test_gradients_through_frozen_norms_are_those_with_torchvision_s(name):
         sum(x.square().mean() for x in backbone(images).values()).backward()
     pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
     assert all(torch.allclose(one.grad, other.grad, rtol=1e-9) for one, other in pairs if other.grad is not None)
+
+
+def test_a_batch_norm_that_trains_without_an_epsilon_is_refused_as_torch_2_11_would_at_the_first_batch():
+    backbone = {"kind": "resnet", "name": "resnet18", "norm_epsilon": 0.0}
+    retinanet = load_recipe("retinanet_r50")
+    assert retinanet.changed({"model.backbone": backbone}).model.backbone.norm_epsilon == 0
+    with pytest.raises(RecipeError, match=r"model\.backbone.*norm_epsilon=0 is for frozen norms: set it to 1e-5"):
+        retinanet.changed({"model.backbone": {**backbone, "frozen_norm": False}})

@@ -25,9 +25,12 @@ def randomize_norms(model):
     return model
 
 
+EPSILON = {True: 0.0, False: 1e-3}  # a batch norm that trains has none of 0
 BACKBONES = {
     "resnet18": lambda frozen: resnet_backbone("resnet18", frozen_stages=2, frozen_norm=frozen),
-    "resnet50": lambda frozen: resnet_backbone("resnet50", frozen_stages=2, frozen_norm=frozen, norm_epsilon=0.0),
+    "resnet50": lambda frozen: resnet_backbone(
+        "resnet50", frozen_stages=2, frozen_norm=frozen, norm_epsilon=EPSILON[frozen]
+    ),
     "resnext101": lambda frozen: resnet_backbone("resnext101_32x8d", frozen_stages=2, frozen_norm=frozen),
     "lite0": lambda frozen: efficientnet_lite0_backbone(frozen_stages=2, frozen_norm=frozen),
     "tiny": lambda frozen: tiny_backbone((8, 16, 16, 16, 16), frozen_stages=0, frozen_norm=frozen),

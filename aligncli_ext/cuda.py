@@ -29,6 +29,7 @@ _KERNELS = tuple(f"{name}_{width}" for name in ("gather", "scatter", "grad_boxes
 # What levels.cuh counts in 32 bits, and the shared memory that every block may have.
 MOST_LEVELS = 32
 MOST_LOCATIONS = 2**31
+MOST_ROW_NUMBERS = 2**32  # of a row of a map, all channels
 MOST_KERNEL_SIDES = 48 * 1024 // _ROW_BYTES  # height + width
 
 

@@ -22,6 +22,7 @@ OUTPUTS = (64, 128, 256)  # that a block makes: all of a layer's
 MOST_OUTPUTS = OUTPUTS[-1]
 STEP_CHANNELS = 64
 OUTPUT_MULTIPLE = 8
+ACCESS_BYTES = 16
 
 _LOCATIONS = 128  # of a tile
 _THREADS = 384
@@ -65,7 +66,8 @@ class FusedKernel:
     def multiply(self, pyramid: Pyramid, matrix: Tensor, bias: Tensor | None, rows: Tensor) -> None:
         """Write rows (locations, O): columns @ matrix.T + bias, on PyTorch's current stream.
 
-        matrix: (O, K C) and contiguous, as rows and bias (O,). All in the kernel's type, on its device, and served.
+        matrix: (O, K C), contiguous and at a multiple of ACCESS_BYTES, as rows and bias (O,). All in the kernel's type,
+        on its device, and served.
         """
         out_channels, num_locations = matrix.shape[0], pyramid.num_locations
         if not num_locations:
@@ -110,7 +112,7 @@ def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
         and out_channels <= MOST_OUTPUTS
         and out_channels % OUTPUT_MULTIPLE == 0
         and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= _FEWEST_STAGES
-        and all(level.data_ptr() % 16 == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
+        and all(level.data_ptr() % ACCESS_BYTES == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
     )
 
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from aligncli.ops import portable
 from aligncli.ops.taps import GPU_CHUNK_BYTES
-from aligncli_ext.cuda import MOST_KERNEL_SIDES, MOST_LEVELS, MOST_LOCATIONS, Kernels, Pyramid, load_kernels
+from aligncli_ext.cuda import (
+    MOST_KERNEL_SIDES,
+    MOST_LEVELS,
+    MOST_LOCATIONS,
+    MOST_ROW_NUMBERS,
+    Kernels,
+    Pyramid,
+    load_kernels,
+)
 
 # Rows of a chunk, where there are that many: products waste no part of a tile.
 _TILE = 128
@@ -30,7 +38,7 @@ def forward(
 
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device.
     """
-    if not _serves(boxes, weight):
+    if not _serves(features, boxes, weight):
         return portable.forward(features, boxes, weight, bias, strides)
     kernels = _kernels_for(weight)
     matrix = portable._matrix(weight)
@@ -64,7 +72,7 @@ def backward(
     """
     num_levels = len(features)
     is_unordered = torch.are_deterministic_algorithms_enabled() and any(needs[:num_levels])
-    if is_unordered or not _serves(boxes, weight):
+    if is_unordered or not _serves(features, boxes, weight):
         return portable.backward(grad_rows, features, boxes, weight, strides, needs)
     kernels = _kernels_for(weight)
     matrix = portable._matrix(weight)
@@ -117,11 +125,15 @@ def _add_sampled_gradients(
             kernels.grad_boxes(pyramid, start, grad_columns)
 
 
-def _serves(boxes: Sequence[Tensor], weight: Tensor) -> bool:
+def _serves(features: Sequence[Tensor], boxes: Sequence[Tensor], weight: Tensor) -> bool:
     """Whether the numbers are not beyond what the kernels count with."""
     num_locations = sum(level.shape[0] * level.shape[1] for level in boxes)
-    sides = weight.shape[2] + weight.shape[3]
-    return len(boxes) <= MOST_LEVELS and num_locations < MOST_LOCATIONS and sides <= MOST_KERNEL_SIDES
+    return (
+        len(boxes) <= MOST_LEVELS
+        and num_locations < MOST_LOCATIONS
+        and weight.shape[2] + weight.shape[3] <= MOST_KERNEL_SIDES
+        and weight.shape[1] * max(level.shape[3] for level in features) < MOST_ROW_NUMBERS
+    )
 
 
 def _kernels_for(weight: Tensor) -> Kernels:

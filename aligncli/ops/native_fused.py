@@ -25,16 +25,21 @@ def forward(
     layer that the kernel does not serve (`fused.serves`) is native_cuda.py's.
     """
     maps, flat_boxes = native_cuda._lay_out(features, boxes)
-    if not (native_cuda._serves(boxes, weight) and fused.serves(maps, weight)):
+    if not (native_cuda._serves(features, boxes, weight) and fused.serves(maps, weight)):
         return native_cuda.forward(features, boxes, weight, bias, strides)
     out_channels = weight.shape[0]
     kernel = fused.load_kernel(weight.dtype, fused.outputs_for(out_channels), weight.device.index)
     pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
     rows = weight.new_empty(pyramid.num_locations, out_channels)
-    dense_bias = None if bias is None else bias.contiguous()
     with kernel.on_device():
-        kernel.multiply(pyramid, portable._matrix(weight).contiguous(), dense_bias, rows)
+        kernel.multiply(pyramid, _dense(portable._matrix(weight)), None if bias is None else _dense(bias), rows)
     return rows
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Contiguous and where the kernel's accesses may begin; itself where it lies so already."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % fused.ACCESS_BYTES == 0 else tensor.clone()
 
 
 backward = native_cuda.backward

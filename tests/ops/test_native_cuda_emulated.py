@@ -97,6 +97,18 @@ def test_chunks_may_divide_images_and_span_levels(chunk_bytes, monkeypatch, rand
 
 
 @pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("limit", ["MOST_LEVELS", "MOST_LOCATIONS", "MOST_KERNEL_SIDES", "MOST_ROW_NUMBERS"])
+def test_what_the_kernels_cannot_count_is_plain_pytorchs(limit, monkeypatch, emulated, random_boxes):
+    boxes = [random_boxes(1, 5, 6, 8).flatten(1, 2).float() for _ in range(2)]
+    arguments = ([torch.randn(1, 8, 5, 6)] * 2, boxes, torch.randn(4, 8, 3, 3), torch.randn(4), [8.0, 8.0])
+    monkeypatch.setattr(native_cuda, limit, 1)
+    launched = emulated[torch.float32].launched
+    launched.clear()
+    assert_close(compute(*arguments), compute_reference(*arguments), 2e-6)
+    assert launched == []
+
+
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("features_too", [True, False])
 def test_only_the_needed_gradients_are_computed(features_too, random_boxes):
     features, weight = [torch.randn(1, 8, 5, 6)] * 2, torch.randn(4, 8, 3, 3)

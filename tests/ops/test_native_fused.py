@@ -7,6 +7,8 @@ On a machine with such a GPU, this is what to run beside what test_native_cuda.p
 """
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +35,21 @@ def test_a_layer_that_is_not_served_is_the_chunked_paths(monkeypatch, random_box
     features, boxes = [torch.randn(1, 8, 5, 6)], [random_boxes(1, 5, 6, 8).flatten(1, 2).float()]
     arguments = (features, boxes, torch.randn(4, 8, 3, 3), None, [8.0])
     assert native_fused.forward(*arguments) == arguments
+
+
+def test_weight_and_bias_are_copied_where_the_kernels_accesses_may_not_begin(monkeypatch, random_boxes):
+    taken = []
+    kernel = SimpleNamespace(on_device=nullcontext, multiply=lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(fused, "load_kernel", lambda *key: kernel)
+    boxes = [random_boxes(1, 5, 6, 8).flatten(1, 2).float()]
+    numbers = torch.randn(8 * 64 * 9 + 1).bfloat16()
+    weight = numbers[1:].view(8, 3, 3, 64).permute(0, 3, 1, 2)
+    native_fused.forward([torch.randn(1, 64, 5, 6).bfloat16()], boxes, weight, numbers[3:11], [8.0])
+    (_, matrix, bias, rows) = taken[0]
+    assert all(tensor.data_ptr() % 16 == 0 and tensor.is_contiguous() for tensor in (matrix, bias, rows))
+    assert torch.equal(matrix, weight.permute(0, 2, 3, 1).flatten(1))
+    assert torch.equal(bias, numbers[3:11])
+    assert rows.shape == (30, 8)
 
 
 @pytest.mark.gpu

@@ -56,7 +56,7 @@ def test_the_library_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (90, 60), (200, 30, 30)).save("photo.jpg")
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-    aligncli("train", "--out", "runs/mine", *settings)
+    aligncli("train", "--out", "runs/mine", "--no-report", *settings)
     for number, block in enumerate(python_blocks("library.md")):
         exec(compile(block, f"docs/library.md, block {number}", "exec"), {})
     assert number == 2

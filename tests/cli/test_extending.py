@@ -101,12 +101,14 @@ def test_a_run_with_code_predicts_only_with_its_code(run: Run, my_run: Path, my_
 def test_a_run_with_code_is_resumed_with_the_recipe_file_or_with_code(run: Run, my_run: Path, my_file: Path) -> None:
     resume = ["--resume", "--out", my_run, "--device", "cpu", "--json"]
     assert NEEDS_CODE in run("train", *resume).error_line()
-    assert run("train", *resume, "--code", my_file).json["iterations"] == 2
+    told = run("train", *resume, "--code", my_file).json
+    assert told["iterations"] == 2
+    assert told["report"] == str(my_run / "report.html")
     assert run("train", my_file, *resume, *TINY_SHAPES).json["iterations"] == 2
 
 
 def test_a_saved_recipe_trains_again_with_its_code(run: Run, my_run: Path, my_file: Path, tmp_path: Path) -> None:
-    arguments = [my_run / "recipe.json", "--out", tmp_path / "again"]
+    arguments = [my_run / "recipe.json", "--out", tmp_path / "again", "--no-report"]
     assert NEEDS_CODE in run("train", *arguments).error_line()
     assert not (tmp_path / "again").exists()
     train_elsewhere(*arguments, "--code", my_file, cwd=tmp_path)

@@ -12,12 +12,14 @@ from aligncli.analysis.estimate import Estimate
 from aligncli.build import build_model
 from aligncli.config import Recipe
 from tests.cli.command_line import Run
+from tests.engine.processes import ForkedCommand
 
 ABLATIONS = ("aligndet", "alignment", "assignment", "kernel", "testdev", "figure4")
 TINY = [
     *("--set", "schedule.iterations=2", "--set", "schedule.batch_size=2", "--set", "schedule.log_every=1"),
     *("--set", "data.num_train=4", "--set", "data.num_val=3", "--set", "weights=none", "--set", "data.image_size=64"),
     *("--set", "data.max_size=40", "--set", "model.adm.num_convs=1", "--set", "model.adm.channels=16"),
+    *("--set", "input.min_short_side=64", "--set", "input.max_short_side=64", "--set", "input.long_side=64"),
 ]
 
 
@@ -100,7 +102,10 @@ def test_every_table_but_the_last_can_be_run_on_one_s_own_photos(
 
 
 @pytest.mark.slow
-def test_a_study_prints_its_table_its_claims_and_json(run: Run, tmp_path: Path) -> None:
+def test_a_study_prints_its_table_its_claims_and_json(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ForkedCommand.stand_in(monkeypatch)
     command = ["ablate", "alignment", "--out", tmp_path, "--jobs", 2, *TINY]
     ended = run(*command)
     assert ended.code == 0, ended.stderr

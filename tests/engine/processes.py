@@ -9,11 +9,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
+
+import pytest
+
+from aligncli.cli.app import main
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pytest", "torch", "torchvision", "aligncli.engine.train", "aligncli.cli.train"])
@@ -73,6 +81,36 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.join()
         raise AssertionError(f"{why}: {self.log.read_text()}")
+
+
+class ForkedCommand(Process):
+    """In the place of subprocess.Popen: `python -m aligncli ...`, without the seconds in which it imports torch."""
+
+    def __init__(self, command: Sequence[str], *, stdout: IO[bytes], **options: object) -> None:
+        python, module, name, *arguments = command
+        assert (python, module, name) == (sys.executable, "-m", "aligncli")
+        assert options == {
+            "stdin": subprocess.DEVNULL,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+        }, "it can do nothing else"
+        super().__init__(partial(main, arguments), Path(stdout.name))
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    @classmethod
+    def stand_in(cls, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For the trainings of a LocalLauncher. A test of their processes themselves needs real ones."""
+        stand_in = SimpleNamespace(**vars(subprocess) | {"Popen": cls})
+        monkeypatch.setattr("aligncli.engine.launch.subprocess", stand_in)
 
 
 def names(folder: Path) -> list[str]:

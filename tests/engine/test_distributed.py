@@ -16,6 +16,7 @@ from aligncli.engine.schedule import check_schedule
 from aligncli.environment import Place, launched_place
 from aligncli.errors import DataError, DeviceError, RecipeError
 from tests.engine import distributed_work as work
+from tests.engine.processes import FORKS
 from tests.helpers import tiny_detector
 
 
@@ -26,7 +27,8 @@ def two(tmp_path_factory) -> list[dict[Any, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(work.work, args=(port, str(folder)), nprocs=2, start_method="spawn")
+    method = FORKS.get_start_method()  # of the processes that need not import torch
+    torch.multiprocessing.start_processes(work.work, args=(port, str(folder)), nprocs=2, start_method=method)
     return [
         torch.load(folder / f"gradients{rank}.pt") | json.loads((folder / f"rest{rank}.json").read_text())
         for rank in range(2)

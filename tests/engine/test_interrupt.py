@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,10 +175,19 @@ def test_a_signal_in_an_evaluation_ends_it_between_batches_with_all_saved(run, s
     assert not process.children_left()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one iteration with a hundred images to evaluate on, to be copied."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [*arguments(folder / "run", {"schedule.iterations": 1, "data.num_val": 100}), "--no-report"]
+    process = Process(partial(command, words, int), folder / "log")
+    assert process.wait() == 0, process.log.read_text()
+    return folder / "run"
+
+
 @pytest.mark.parametrize("number", BOTH)
-def test_a_signal_ends_the_eval_command_and_all_its_processes(run, start, tmp_path, number):
-    trained = start(changes={"schedule.iterations": 1, "data.num_val": 100})
-    assert trained.wait() == 0, trained.log.read_text()
+def test_a_signal_ends_the_eval_command_and_all_its_processes(run, trained, tmp_path, number):
+    shutil.copytree(trained, run.root)
     before = run.evaluation_path.read_bytes()
     mark = tmp_path / "mark"
     evaluate = partial(command, ["eval", str(run.root), "--device", "cpu"], partial(sleep_in_evaluations, mark))

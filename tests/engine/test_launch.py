@@ -14,6 +14,7 @@ from aligncli.engine.slurm.queue import record_path
 from aligncli.engine.study_plan import Job
 from aligncli.errors import TrainingError, UserError
 from tests.engine.conftest import SECONDS
+from tests.engine.processes import ForkedCommand
 from tests.helpers import tiny_recipe
 
 
@@ -39,6 +40,12 @@ def job(folder, seed=0, *, features=None, starts_from=None, changes=None):
 LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",), threads=1)
 
 
+@pytest.fixture
+def forks(monkeypatch):
+    """Trainings start soon; those of the tests without it are started as a user's are."""
+    ForkedCommand.stand_in(monkeypatch)
+
+
 @pytest.mark.slow
 def test_two_trainings_run_side_by_side_and_are_not_run_again(tmp_path):
     jobs = [job(tmp_path, 0, features=tmp_path / "features.safetensors"), job(tmp_path, 1)]
@@ -62,7 +69,7 @@ def test_two_trainings_run_side_by_side_and_are_not_run_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_finished(tmp_path):
+def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_finished(tmp_path, forks):
     jobs = [job(tmp_path, 0, changes={"weights": str(tmp_path / "none.safetensors")}), job(tmp_path, 1)]
     with pytest.raises(TrainingError, match=r"run-s0 failed \(exit code 2, log .*\): error: weights .* do not exist"):
         LAUNCHER.run("training", jobs, Recorder())
@@ -70,7 +77,7 @@ def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_fi
 
 
 @pytest.mark.slow
-def test_a_training_waits_for_what_it_starts_from(tmp_path):
+def test_a_training_waits_for_what_it_starts_from(tmp_path, forks):
     features = tmp_path / "features.safetensors"
     later = job(tmp_path, 0, starts_from=features, changes={"weights": str(features)})
     recorder = Recorder()
@@ -81,7 +88,7 @@ def test_a_training_waits_for_what_it_starts_from(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_whose_pre_training_failed_is_named_and_never_started(tmp_path):
+def test_a_training_whose_pre_training_failed_is_named_and_never_started(tmp_path, forks):
     features = tmp_path / "features.safetensors"
     failing = job(tmp_path, 1, features=features, changes={"weights": str(tmp_path / "none.safetensors")})
     later = job(tmp_path, 0, starts_from=features, changes={"weights": str(features)})
@@ -92,7 +99,7 @@ def test_a_training_whose_pre_training_failed_is_named_and_never_started(tmp_pat
 
 @pytest.mark.slow
 def test_stopping_leaves_checkpoints_that_the_next_start_goes_on_from(tmp_path, monkeypatch):
-    long = job(tmp_path, 0, changes={"schedule.iterations": 400, "schedule.checkpoint_every": 1000})
+    long = job(tmp_path, 0, changes={"schedule.iterations": 200, "schedule.checkpoint_every": 1000})
     metrics = RunFolder(long.run_dir).metrics_path
     monkeypatch.setattr(launch, "SECONDS_BETWEEN_LOOKS", 0.05)
 
@@ -108,7 +115,7 @@ def test_stopping_leaves_checkpoints_that_the_next_start_goes_on_from(tmp_path, 
     thread.join()
     stopped_at = [int(folder.name) for folder in RunFolder(long.run_dir).checkpoints_path.glob("[0-9]*")]
     assert len(stopped_at) == 1
-    assert 0 < stopped_at[0] < 400
+    assert 0 < stopped_at[0] < 200
     LAUNCHER.run("training", [long], Recorder())
     assert long.is_finished()
     assert f"resumed after iteration {stopped_at[0]}" in long.run_dir.with_suffix(".log").read_text()

@@ -42,8 +42,9 @@ LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",), threads=1)
 
 @pytest.fixture
 def forks(monkeypatch):
-    """Trainings start soon; those of the tests without it are started as a user's are."""
+    """Trainings start soon, and are soon looked at; those of the tests without it are started as a user's are."""
     ForkedCommand.stand_in(monkeypatch)
+    monkeypatch.setattr(launch, "SECONDS_BETWEEN_LOOKS", 0.05)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ _GATHER_LOCATIONS = 16  # of a block, where there are enough for
 _GATHER_BLOCKS = 512  # which keep a large GPU busy
 _OTHER_THREADS = 128
 _ACCESS_BYTES = 16
-_ROW_BYTES, _COLUMN_BYTES = 32, 16  # of RowRecord and ColumnRecord
+_ROW_BYTES, _COLUMN_BYTES = 32, 16  # of RowRecord and AxisRecord
 _MOST_RECORD_BYTES = 16 << 10  # of a block
 _KERNELS = tuple(f"{name}_{width}" for name in ("gather", "scatter", "grad_boxes") for width in ("wide", "narrow"))
 

@@ -2,8 +2,8 @@
 
 Every step is queued on the current stream and none waits for the device, so streams and CUDA graphs work as with
 PyTorch's own operators (as there, warm up before capturing: the first call loads the kernels). A chunk of columns
-stays in a large GPU's L2 and may span levels, so that small ones need no products of their own. Nothing is kept for
-the backward pass: it gathers again.
+is about as large as a large GPU's L2 and may span levels, so that small ones need no products of their own. Nothing
+is kept for the backward pass: it gathers again.
 """
 
 from collections.abc import Iterator, Sequence

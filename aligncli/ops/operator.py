@@ -50,14 +50,18 @@ def _forward(
 
 
 @torch.compiler.assume_constant_result  # torch 2.11's compiler cannot trace the question
-def has_autocast(device_type: str) -> bool:
+def _has_autocast(device_type: str) -> bool:
     """Not every device has it, the meta device for one."""
     return torch.amp.is_autocast_available(device_type)
 
 
+def autocast_is_on(device_type: str) -> bool:
+    """Under torch.autocast for this device."""
+    return _has_autocast(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    enabled = has_autocast(device_type) and torch.is_autocast_enabled(device_type)
-    return torch.autocast(device_type, enabled=False) if enabled else nullcontext()
+    return torch.autocast(device_type, enabled=False) if autocast_is_on(device_type) else nullcontext()
 
 
 def _implementation(backend: str, weight: Tensor) -> ModuleType:

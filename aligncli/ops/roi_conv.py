@@ -110,9 +110,7 @@ def _cast_for_autocast(
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     device_type = weight.device.type
     # Autocast leaves float64 alone everywhere.
-    if not operator.has_autocast(device_type) or weight.dtype == torch.float64:
-        return features, weight, bias
-    if not torch.is_autocast_enabled(device_type):
+    if weight.dtype == torch.float64 or not operator.autocast_is_on(device_type):
         return features, weight, bias
     dtype = torch.get_autocast_dtype(device_type)
     features = [level.to(dtype) for level in features]

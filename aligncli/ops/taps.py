@@ -16,8 +16,8 @@ from torch import Tensor
 
 from aligncli.ops.offsets import sampling_points
 
-# What stays in the cache of a CPU core, or in the L2 of a large GPU (and of any other accelerator).
-CPU_CHUNK_BYTES = 4 << 20
+CPU_CHUNK_BYTES = 4 << 20  # stays in the cache of a core
+# For an H200's L2 of 60 MB, and any other accelerator: faster there than 16 or 32 MB, and within 64 MB of extra memory.
 GPU_CHUNK_BYTES = 56 << 20
 
 

@@ -15,15 +15,15 @@ using Offset = long long;  // maps and boxes may hold more than 2^31 numbers
 
 constexpr int MOST_LEVELS = 32;
 
-// aligncli_ext/cuda.py has the same two structures.
+// aligncli_ext/cuda.py packs the same two structures.
 struct Level {
   const Number* table;
   const float* boxes;
   float* grad_table;  // null where it is not wanted, as grad_boxes
   float* grad_boxes;
-  unsigned first;  // of its locations
+  unsigned first;     // of its locations
   unsigned num_rois;  // of an image
-  int height;  // of the map, in cells
+  int height;         // of the map, in cells
   int width;
   float stride;    // pixels a cell
   float extent_y;  // kernel_height * stride
@@ -57,21 +57,6 @@ ALIGNCLI_DEVICE Place place_of(const Levels& levels, unsigned location) {
   const Level& level = level_of(levels, location);
   const unsigned roi = location - level.first;
   return {level, roi, Offset(roi / level.num_rois) * level.height * level.width};
-}
-
-// The location at a place in reading order: where an image has a box a cell (or several, one after the other), strips of
-// STRIP_ROWS rows of the map are read column by column. 128 locations are a patch then, whose boxes share more cells than
-// those of a line would.
-constexpr unsigned STRIP_ROWS = 8;
-
-ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place) {
-  const Level& level = level_of(levels, place);
-  const unsigned width = unsigned(level.width), cells = unsigned(level.height) * width;
-  if (level.num_rois % cells != 0) return place;
-  const unsigned cell = (place - level.first) % cells;
-  const unsigned top = cell / (STRIP_ROWS * width) * STRIP_ROWS, rest = unsigned(level.height) - top;
-  const unsigned rows = rest < STRIP_ROWS ? rest : STRIP_ROWS, in_strip = cell - top * width;
-  return place - cell + (top + in_strip % rows) * width + in_strip / rows;
 }
 
 // Along one axis two neighbouring cells of a location's image, as offsets in units that the caller counts cells in, and

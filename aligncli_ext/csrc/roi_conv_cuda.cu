@@ -3,9 +3,8 @@
 //
 // A map is a table with one row of channels a cell; columns are (location, tap, channel). One item of work (a
 // location and one of its tap rows or tap columns) belongs to the threads with the same threadIdx.y, which share its
-// channels, so that neighbouring threads touch neighbouring memory and take the same branches. A tap's cells and
-// weights cost less to compute than to fetch. ALIGNCLI_NUMBER is the type of the features: float, Float16 or
-// BFloat16.
+// channels, so that neighbouring threads touch neighbouring memory and take the same branches. gather computes a tap's
+// cells and weights once for all of them; scatter and grad_boxes, where they weigh little, in every thread.
 #include "levels.cuh"
 
 namespace aligncli {
@@ -70,22 +69,15 @@ struct alignas(16) RowRecord {
   unsigned columns;  // where the records of the location's columns begin
 };
 
-// A tap column of a location: two neighbouring columns of the map, and where channel 0 is in a row of it.
-struct alignas(16) ColumnRecord {
-  unsigned low;
-  unsigned high;
-  float low_weight;
-  float high_weight;
-};
-
-// The records of a block's share, in shared memory: all rows', then all columns'. Computed once for all threads.
+// The records of a block's share, in shared memory: all rows', then all columns', which are offsets of channel 0 in a row
+// of the map. Computed once for all threads.
 struct Records {
   RowRecord* rows;
-  ColumnRecord* columns;
+  AxisRecord* columns;
 
   ALIGNCLI_DEVICE Records(void* memory, const Levels& levels, const Share& share) {
     rows = static_cast<RowRecord*>(memory);
-    columns = reinterpret_cast<ColumnRecord*>(rows + share.num_locations() * unsigned(levels.kernel_height));
+    columns = reinterpret_cast<AxisRecord*>(rows + share.num_locations() * unsigned(levels.kernel_height));
   }
 };
 
@@ -98,8 +90,8 @@ ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, cons
     const unsigned in_block = item / num_records, axis = item - in_block * num_records;
     const unsigned index = share.begin + in_block;
     const Place place = place_of(levels, chunk.first + index);
-    const Grid grid(levels, place);
     if (axis < num_rows) {
+      const Grid grid(levels, place);
       const AxisTap<float> tap = grid.row(int(axis));
       records.rows[in_block * num_rows + axis] = {place.level.table + grid.offset(tap.low, 0),
                                                   place.level.table + grid.offset(tap.high, 0),
@@ -107,11 +99,8 @@ ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Chunk& chunk, cons
                                                   tap.high_weight,
                                                   in_block * num_columns};
     } else {
-      const AxisTap<float> tap = grid.column(int(axis - num_rows));
-      const unsigned channels = unsigned(levels.channels);
-      records.columns[in_block * num_columns + axis - num_rows] = {unsigned(tap.low) * channels,
-                                                                   unsigned(tap.high) * channels, tap.low_weight,
-                                                                   tap.high_weight};
+      records.columns[in_block * num_columns + axis - num_rows] =
+          axis_record(levels, place, int(axis), unsigned(levels.channels));
     }
   }
 }
@@ -136,14 +125,14 @@ ALIGNCLI_DEVICE void gather(const Levels& levels, const Share& share, const Reco
   const unsigned num_rows = unsigned(levels.kernel_height), num_items = share.num_locations() * num_rows;
   for (unsigned item = threadIdx.y; item < num_items; item += blockDim.y) {
     const RowRecord row = records.rows[item];
-    const ColumnRecord* of_row = records.columns + row.columns;
+    const AxisRecord* of_row = records.columns + row.columns;
     // Items are rows of consecutive locations, and so are the columns.
     Number* out = columns + (Offset(share.begin) * num_rows + item) * (num_columns * channels);
     for (unsigned channel = threadIdx.x * WIDTH; channel < channels; channel += blockDim.x * WIDTH) {
       float left[WIDTH] = {}, right[WIDTH] = {};
       unsigned held_low = ~0u, held_high = ~0u;  // left holds this column of the map, right the next
       for (unsigned j = 0; j < num_columns; ++j) {
-        const ColumnRecord column = of_row[j];
+        const AxisRecord column = of_row[j];
         if (column.low != held_low) {
           if (column.low == held_high) {
 #pragma unroll

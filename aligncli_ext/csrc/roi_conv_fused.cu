@@ -127,6 +127,21 @@ struct Workspace {
   ALIGNCLI_DEVICE Address weight(int stage) const { return columns(stage) + COLUMNS_BYTES; }
 };
 
+// The location at a place in reading order: where an image has a box a cell (or several, one after the other), strips of
+// STRIP_ROWS rows of the map are read column by column. 128 locations are a patch then, whose boxes share more cells than
+// those of a line would.
+constexpr unsigned STRIP_ROWS = 8;
+
+ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place) {
+  const Level& level = level_of(levels, place);
+  const unsigned width = unsigned(level.width), cells = unsigned(level.height) * width;
+  if (level.num_rois % cells != 0) return place;
+  const unsigned cell = (place - level.first) % cells;
+  const unsigned top = cell / (STRIP_ROWS * width) * STRIP_ROWS, rest = unsigned(level.height) - top;
+  const unsigned rows = rest < STRIP_ROWS ? rest : STRIP_ROWS, in_strip = cell - top * width;
+  return place - cell + (top + in_strip % rows) * width + in_strip / rows;
+}
+
 // A thread sees to a location of the tile. Those beyond the last are the last one again; what becomes of them is not
 // stored.
 ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space, unsigned first,
@@ -191,6 +206,10 @@ ALIGNCLI_DEVICE void write_columns(const Corners& corners, Address to) {
                "r"(pairs[3]));
 }
 
+ALIGNCLI_DEVICE int steps_of_tile(const Levels& levels) {
+  return levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+}
+
 // A step of a producer: its tap, and its channels in bytes.
 struct Step {
   int channel_bytes;
@@ -212,7 +231,7 @@ struct Step {
 // for DEPTH - 1 turns before they are blended, so at the end of a step the next one's.
 ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
   const int num_records = levels.kernel_height + levels.kernel_width;
-  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  const int num_steps = steps_of_tile(levels);
   const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
   const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight);
   Corners corners[DEPTH];
@@ -284,7 +303,7 @@ ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, co
 
 ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const Workspace& space, int thread) {
   const int warpgroup = thread / 128;
-  const int num_steps = levels.channels / STEP_CHANNELS * levels.kernel_height * levels.kernel_width;
+  const int num_steps = steps_of_tile(levels);
   Ring ring(problem.num_stages);
   for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
     float sums[OUTPUTS / 2];

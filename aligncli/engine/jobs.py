@@ -103,7 +103,7 @@ def training_command(job: Job, *, device: str, threads: int, download: bool) -> 
         command += ["--resume"]
     else:
         shutil.rmtree(job.run_dir, ignore_errors=True)  # stopped before its first checkpoint
-        recipe = job.run_dir.with_suffix(".json")
+        recipe = job.beside(".json")
         write_json(recipe, job.recipe.model_dump(mode="json"))
         command += [str(recipe)]
     command += ["--out", str(job.run_dir)]
@@ -123,7 +123,7 @@ def conclude(job: Job, *, seconds: float) -> str:
 
 def log_path(job: Job) -> Path:
     """Where a training's output goes."""
-    return job.run_dir.with_suffix(".log")
+    return job.beside(".log")
 
 
 def describe_failure(exit_code: int, log: Path) -> str:

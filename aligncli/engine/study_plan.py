@@ -36,6 +36,10 @@ class Job:
     features: Path | None = None
     starts_from: Path | None = None
 
+    def beside(self, suffix: str) -> Path:
+        """A file next to the run folder, named after it: its name may hold dots (a row's ".5"), so no with_suffix."""
+        return self.run_dir.with_name(self.run_dir.name + suffix)
+
     @property
     def is_ready(self) -> bool:
         """Whether what it starts from is there."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from aligncli.config import Claim, Scale, Study
 from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
 from aligncli.engine.study_plan import Plan
+from aligncli.errors import CheckpointError
 
 Verdict = Literal["holds", "within noise", "does not hold"]
 # Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom; 1.96 beyond
@@ -117,11 +118,14 @@ def collect(
     Args:
         read: from a run's folder to its metrics; without it, those of its evaluation.
 
-    Raises CheckpointError where a run is missing.
+    Raises CheckpointError where a run is missing, or is another training than the row's.
     """
     rows = []
     for row in study.rows:
         jobs = {seed: plan.runs[study.name, row.name, seed] for seed in range(seeds) if scale in row.recipes}
+        for job in jobs.values():
+            if not job.is_finished():
+                raise CheckpointError(f"{job.run_dir} does not hold row {row.name!r} of study {study.name!r}, finished")
         by_seed = {seed: (read or read_metrics)(job.run_dir) for seed, job in jobs.items()}
         times = [training_seconds(job.run_dir) for job in jobs.values()]
         result = row_result(row.name, row.label, by_seed, row.paper)

@@ -28,6 +28,12 @@ def test_a_row_that_two_tables_share_is_trained_once(tmp_path):
     assert len(both.trainings) == 4 + 6 - 1
 
 
+def test_no_two_trainings_share_a_file(tmp_path):
+    jobs = plan("assignment", "aligndet", "pilot", seeds=2, folder=tmp_path).jobs
+    assert len({job.beside(".json") for job in jobs}) == len(jobs)
+    assert {job.beside(".json").parent for job in jobs} == {tmp_path / "runs", tmp_path / "pretrain"}
+
+
 def test_a_folder_that_another_study_made_is_found_again(tmp_path):
     first = plan("alignment", folder=tmp_path).runs["alignment", "roi_conv", 0]
     first.run_dir.mkdir(parents=True)

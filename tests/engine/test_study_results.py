@@ -1,11 +1,16 @@
 """Claims are judged seed by seed, on numbers made by hand."""
 
+import json
 import math
 
 import pytest
 
+from aligncli.catalog import load_study
 from aligncli.config import Claim
-from aligncli.engine.study_results import StudyResult, compare, half_width, judge, row_result
+from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.engine.study_plan import make_plan
+from aligncli.engine.study_results import StudyResult, collect, compare, half_width, judge, row_result
+from aligncli.errors import CheckpointError
 
 ROI_BEATS_CONV = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
 
@@ -93,3 +98,18 @@ def test_a_gain_on_a_row_that_was_not_run_is_undefined():
     gain = compare(rows([52.0], [51.0])[0], cited, "AP")
     assert math.isnan(gain.mean)
     assert gain.paper == pytest.approx(30.0 - 35.2)
+
+
+def test_a_folder_with_another_row_s_training_is_no_row(tmp_path):
+    """Exactly what an evaluation is read from, but of a recipe that the study did not plan there."""
+    study = load_study("alignment")
+    plan = make_plan([study], scale="small", seeds=1, folder=tmp_path, changes={})
+    for job in plan.trainings:
+        run = RunFolder(job.run_dir)
+        run.root.mkdir(parents=True)
+        write_json(run.recipe_path, plan.trainings[0].recipe.model_dump(mode="json"))
+        write_json(run.evaluation_path, {"metrics": {"AP": 50.0}})
+        last = {"iteration": job.recipe.schedule.iterations, "evaluation": {"AP": 50.0}}
+        run.metrics_path.write_text(json.dumps(last) + "\n")
+    with pytest.raises(CheckpointError, match=r"aligndet_small-deform-.* does not hold row 'deform' of study 'align"):
+        collect(study, plan, scale="small", seeds=1)

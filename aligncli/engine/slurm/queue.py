@@ -119,7 +119,7 @@ def is_gone(job_id: str) -> bool:
 
 def record_path(job: Job) -> Path:
     """Where the number of a training's job is kept until it is collected."""
-    return job.run_dir.with_suffix(".slurm.json")
+    return job.beside(".slurm.json")
 
 
 def read_record(job: Job) -> tuple[str, int]:

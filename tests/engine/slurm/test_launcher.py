@@ -83,7 +83,7 @@ def test_a_training_is_a_job_of_its_own_and_is_not_run_again(launcher, cluster, 
     assert training.is_finished()
     assert (tmp_path / "features.safetensors").is_file()
     assert recorder.messages[0] == "submitted 1 Slurm job: 101"
-    assert "run-s0: AP " in recorder.messages[1]
+    assert "run0.5-s0: AP " in recorder.messages[1]
     assert recorder.stages[-1] == ("training", 12, 12)
     assert recorder.counts[0] == (0, 0, 1)
     assert (1, 0, 0) in recorder.counts
@@ -92,7 +92,7 @@ def test_a_training_is_a_job_of_its_own_and_is_not_run_again(launcher, cluster, 
     assert not list(tmp_path.glob("*.slurm.json"))
     script = (cluster.folder / "101.sh").read_text()
     assert "#SBATCH --partition=batch\n" in script
-    assert "#SBATCH --job-name=run-s0\n" in script
+    assert "#SBATCH --job-name=run0.5-s0\n" in script
 
     launcher.run("training", [training], Recorder())
     assert cluster.jobs == ["101"]
@@ -107,15 +107,15 @@ def test_a_training_that_slurm_stops_goes_on_from_its_checkpoint_in_another_job(
     assert long.is_finished()
     assert cluster.jobs == ["101", "102"]
     assert any("Slurm job 101 ended TIMEOUT after iteration" in message for message in warn.messages)
-    assert "resumed after iteration" in long.run_dir.with_suffix(".log").read_text()
+    assert "resumed after iteration" in long.beside(".log").read_text()
 
 
 def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_collected(launcher, trains, tmp_path):
-    trains(f"case {{name}} in run-s0) echo boom; exit 3;; esac; {FINISHES}")
+    trains(f"case {{name}} in run0.5-s0) echo boom; exit 3;; esac; {FINISHES}")
     recorder = Recorder()
-    with pytest.raises(TrainingError, match=r"^run-s0 failed \(exit code 3, log .*run-s0.log\): boom$"):
+    with pytest.raises(TrainingError, match=r"^run0.5-s0 failed \(exit code 3, log .*run0.5-s0.log\): boom$"):
         launcher.run("training", [job(tmp_path, 0), job(tmp_path, 1)], recorder)
-    assert any("run-s1: AP 50.0" in message for message in recorder.messages)
+    assert any("run0.5-s1: AP 50.0" in message for message in recorder.messages)
     assert not list(tmp_path.glob("*.slurm.json"))
 
 
@@ -145,7 +145,7 @@ def test_what_ends_while_no_launcher_looks_is_concluded_by_the_next(launcher, cl
     monkeypatch.setattr(type(finishing), "is_finished", lambda self: True)  # the stand-in writes no recipe.json
     recorder = Recorder()
     launcher.run("training", [finishing], recorder)
-    assert any("run-s0: AP 50.0" in message for message in recorder.messages)
+    assert any("run0.5-s0: AP 50.0" in message for message in recorder.messages)
     assert training_seconds(finishing.run_dir) > 0
     assert recorder.counts == [(0, 1, 0)]
     assert cluster.jobs == ["101"]
@@ -174,40 +174,42 @@ def test_a_job_that_slurm_killed_for_its_own_reasons_is_submitted_again(launcher
     recorder = Events(kill)
     launcher.run("training", [job(tmp_path, 0)], recorder)
     assert cluster.jobs == ["101", "102"]
-    assert f"run-s0: Slurm job 101 ended {state} after iteration 0; it is submitted again" in recorder.messages
+    assert f"run0.5-s0: Slurm job 101 ended {state} after iteration 0; it is submitted again" in recorder.messages
 
 
 def test_a_time_limit_before_the_first_checkpoint_is_not_run_into_for_ever(launcher, cluster, trains, tmp_path):
     trains("exec sleep 60")
-    log = tmp_path / "run-s0.log"
+    log = tmp_path / "run0.5-s0.log"
     warned = Events(lambda: cluster.signal("101", signal.SIGUSR2), log.is_file)
-    with pytest.raises(TrainingError, match=r"run-s0 failed \(Slurm job 101 ended TIMEOUT, log .*\)"):
+    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended TIMEOUT, log .*\)"):
         launcher.run("training", [job(tmp_path, 0)], warned)
     assert cluster.jobs == ["101"]
 
 
 def test_a_job_killed_for_its_memory_is_a_failure_with_slurms_word(launcher, cluster, trains, tmp_path):
     trains("echo loading; sleep 60")
-    log = tmp_path / "run-s0.log"
+    log = tmp_path / "run0.5-s0.log"
 
     def kill():
         cluster.end("101", "OUT_OF_MEMORY")
         cluster.signal("101", signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"run-s0 failed \(Slurm job 101 ended OUT_OF_MEMORY, log .*\): loading$"):
+    with pytest.raises(
+        TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended OUT_OF_MEMORY, log .*\): loading$"
+    ):
         launcher.run("training", [job(tmp_path, 0)], Events(kill, lambda: log.is_file() and log.read_text()))
     assert cluster.jobs == ["101"]
 
 
 def test_a_job_that_the_user_cancels_is_not_submitted_again(launcher, cluster, trains, tmp_path):
     trains("exec sleep 60")
-    log = tmp_path / "run-s0.log"
+    log = tmp_path / "run0.5-s0.log"
 
     def cancel():
         cluster.end("101", "CANCELLED by 1000")
         cluster.signal("101", signal.SIGTERM)
 
-    with pytest.raises(TrainingError, match=r"run-s0 failed \(Slurm job 101 ended CANCELLED, log"):
+    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended CANCELLED, log"):
         launcher.run("training", [job(tmp_path, 0)], Events(cancel, log.is_file))
     assert cluster.jobs == ["101"]
 
@@ -218,7 +220,7 @@ def test_without_accounts_a_job_that_has_left_the_queue_is_a_failure(launcher, c
     (cluster.folder / "no-accounts").touch()
     monkeypatch.setattr(slurm_queue, "SECONDS_UNKNOWN", 0.0)
     gone = Events(lambda: cluster.end("101", "FAILED"), (cluster.folder / "in-queue").exists)
-    with pytest.raises(TrainingError, match=r"run-s0 failed \(Slurm job 101 ended UNKNOWN, log .*\): no output"):
+    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended UNKNOWN, log .*\): no output"):
         launcher.run("training", [job(tmp_path, 0)], gone)
     assert gone.counts[0] == (0, 0, 1)  # while squeue knew it, it was waited for
 
@@ -236,7 +238,7 @@ def test_no_more_jobs_than_asked_for_are_given_to_slurm_at_a_time(cluster, train
 def test_what_sbatch_says_against_a_job_is_one_line(cluster, tmp_path, trains):
     trains(FINISHES)
     launcher = SlurmLauncher(tmp_path / "slurm", SlurmSettings(partition="refuse"))
-    with pytest.raises(UserError, match=r"^sbatch refused run-s0: .*invalid partition.*; .*submission failed$"):
+    with pytest.raises(UserError, match=r"^sbatch refused run0.5-s0: .*invalid partition.*; .*submission failed$"):
         launcher.run("training", [job(tmp_path)], Recorder())
     assert not list(tmp_path.glob("*.slurm.json"))
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from aligncli.engine.run_folder import RunFolder, read_whole_lines, training_seconds, write_json
 from aligncli.engine.study_plan import Job
 from aligncli.engine.weights import extract_features
-from aligncli.errors import TrainingError
+from aligncli.errors import TrainingError, UserError
 
 
 class LaunchReporter(Protocol):
@@ -49,6 +49,8 @@ class Progress:
 
     Args:
         name: what progress is told under. jobs: all of them, finished ones too.
+
+    Raises UserError where a folder that one would go on in is another training's.
     """
 
     def __init__(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
@@ -58,6 +60,9 @@ class Progress:
         self.waiting = [job for job in jobs if not job.is_finished()]
         self.ended = [job for job in jobs if job not in self.waiting]
         self.faults: list[str] = []
+        for job in self.waiting:
+            if RunFolder(job.run_dir).newest_checkpoint() and not job.holds_recipe():
+                raise UserError(f"{job.run_dir} holds another training than {job.recipe.name!r}: move it away")
 
     def end(self, job: Job, *, seconds: float, fault: str) -> None:
         """A training has ended, with what `describe_failure` says where it failed."""

@@ -45,14 +45,16 @@ class Job:
         """Whether what it starts from is there."""
         return self.starts_from is None or self.starts_from.is_file()
 
+    def holds_recipe(self) -> bool:
+        """Whether the folder that is there is this very training's."""
+        return identity(RunFolder(self.run_dir).read_recipe()) == identity(self.recipe)
+
     def is_finished(self) -> bool:
         """Whether the folder holds this very training, evaluated after its last iteration, and what is kept of it."""
         if self.features is not None and not self.features.is_file():
             return False
         run = RunFolder(self.run_dir)
-        if not (run.recipe_path.is_file() and run.metrics_path.is_file()):
-            return False
-        if identity(run.read_recipe()) != identity(self.recipe):
+        if not (run.recipe_path.is_file() and run.metrics_path.is_file() and self.holds_recipe()):
             return False
         lines = read_whole_lines(run.metrics_path)
         last = json.loads(lines[-1]) if lines else {}

@@ -9,7 +9,7 @@ import pytest
 
 from aligncli.engine import launch
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
-from aligncli.engine.run_folder import RunFolder, training_seconds
+from aligncli.engine.run_folder import RunFolder, training_seconds, write_json
 from aligncli.engine.slurm.queue import record_path
 from aligncli.engine.study_plan import Job
 from aligncli.errors import TrainingError, UserError
@@ -123,6 +123,16 @@ def test_stopping_leaves_checkpoints_that_the_next_start_goes_on_from(tmp_path, 
     LAUNCHER.run("training", [long], Recorder())
     assert long.is_finished()
     assert f"resumed after iteration {stopped_at[0]}" in long.beside(".log").read_text()
+
+
+def test_another_training_s_folder_is_neither_gone_on_in_nor_lost(tmp_path):
+    other = job(tmp_path, changes={"schedule.iterations": 200})
+    checkpoint = RunFolder(other.run_dir).checkpoints_path / "100"
+    checkpoint.mkdir(parents=True)
+    write_json(RunFolder(other.run_dir).recipe_path, other.recipe.model_dump(mode="json"))
+    with pytest.raises(UserError, match=r"run0.5-s0 holds another training than 'aligndet_small': move it away"):
+        LAUNCHER.run("training", [job(tmp_path)], Recorder())
+    assert checkpoint.is_dir()
 
 
 def test_what_slurm_was_given_is_left_to_slurm(tmp_path):

@@ -43,6 +43,10 @@ class Module:
     @contextmanager
     def on_device(self) -> Iterator[None]:
         """Makes the device the current one."""
+        if torch.cuda.current_device() == self._device_index:  # the rule, and entering a device takes its time
+            _check(self._driver.cuCtxSetCurrent(self._context))
+            yield
+            return
         with torch.cuda.device(self._device_index):
             _check(self._driver.cuCtxSetCurrent(self._context))
             yield

@@ -1,8 +1,4 @@
-"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched.
-
-For more outputs than a block makes it would sample the same columns again, and be slower than csrc/roi_conv_cuda.cu's
-chunks of columns are (docs/results/roi_conv.md).
-"""
+"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched."""
 
 import ctypes
 import functools
@@ -18,20 +14,32 @@ from aligncli_ext.nvrtc import CudaUnavailable, Program, cached_cubin
 
 DTYPES = (torch.float16, torch.bfloat16)  # of which tensor cores make products at full rate
 CAPABILITY = (9, 0)  # wgmma is Hopper's own
-OUTPUTS = (64, 128, 256)  # that a block makes: all of a layer's
-MOST_OUTPUTS = OUTPUTS[-1]
+OUTPUTS = (64, 128, 256)  # that a tile makes
+# For more than a tile makes it samples the same columns again (docs/results/roi_conv.md has when that pays).
+MOST_OUTPUTS = 1024
 STEP_CHANNELS = 64
 OUTPUT_MULTIPLE = 8
 ACCESS_BYTES = 16
 
 _LOCATIONS = 128  # of a tile
-_THREADS = 384
+_THREADS = 512
 _PACK_THREADS = 256
+_MOST_PART_OUTPUTS = 128  # of an instruction
 _STAGES = 3  # steps that are made, wait or are multiplied; more of them leave less of a cache
 _FEWEST_STAGES = 2
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
 _MOST_IMAGE_BYTES = 2**32
 _OTHER_SHARED_BYTES = 1024 + 128 + 8 * _LOCATIONS  # alignment, barriers, addresses
+
+
+class _WeightFields(ctypes.Structure):
+    """Weight in roi_conv_fused.cu, where the fields are explained."""
+
+    _fields_ = [
+        ("numbers", ctypes.c_void_p),
+        ("strides", ctypes.c_longlong * 4),
+        ("shape", ctypes.c_int * 4),
+    ]
 
 
 class _ProblemFields(ctypes.Structure):
@@ -48,7 +56,7 @@ class _ProblemFields(ctypes.Structure):
 
 
 class FusedKernel:
-    """The kernel of one element type and a number of outputs a block, on one device with some multiprocessors."""
+    """The kernel of one element type and a number of outputs a tile, on one device with some multiprocessors."""
 
     def __init__(
         self,
@@ -63,16 +71,16 @@ class FusedKernel:
         self._outputs = outputs
         self._num_multiprocessors = num_multiprocessors
 
-    def multiply(self, pyramid: Pyramid, matrix: Tensor, bias: Tensor | None, rows: Tensor) -> None:
-        """Write rows (locations, O): columns @ matrix.T + bias, on PyTorch's current stream.
+    def multiply(self, pyramid: Pyramid, weight: Tensor, bias: Tensor | None, rows: Tensor) -> None:
+        """Write rows (locations, O): columns @ (weight as a matrix).T + bias, on PyTorch's current stream.
 
-        matrix: (O, K C), contiguous and at a multiple of ACCESS_BYTES, as rows and bias (O,). All in the kernel's type,
-        on its device, and served.
+        weight: (O, C, kh, kw), in any memory format. bias: (O,), contiguous and at a multiple of ACCESS_BYTES, as rows.
+        All in the kernel's type, on its device, and served.
         """
-        out_channels, num_locations = matrix.shape[0], pyramid.num_locations
+        out_channels, num_locations = weight.shape[0], pyramid.num_locations
         if not num_locations:
             return
-        packed = self._pack(matrix, pyramid.channels)
+        packed = self._pack(weight)
         sides = sum(pyramid.kernel_size)
         num_stages = most_stages(sides, self._outputs)
         problem = _ProblemFields(
@@ -83,22 +91,19 @@ class FusedKernel:
             out_channels,
             num_stages,
         )
-        tiles = -(-num_locations // _LOCATIONS)
+        tiles = -(-num_locations // _LOCATIONS) * -(-out_channels // self._outputs)
         grid = (min(tiles, self._num_multiprocessors), 1)
         shared_bytes = _shared_bytes(sides, self._outputs, num_stages)
         self._launch("roi_conv_fused", grid, (_THREADS, 1), shared_bytes, [pyramid.fields, problem])
 
-    def _pack(self, matrix: Tensor, channels: int) -> Tensor:
+    def _pack(self, weight: Tensor) -> Tensor:
         """In the order in which the kernel takes it."""
-        out_channels, columns = matrix.shape
-        packed = matrix.new_empty(self._outputs, columns)
-        num_pieces = self._outputs * columns // 8
-        numbers = (out_channels, columns // channels, channels, num_pieces)
-        arguments = [
-            ctypes.c_void_p(matrix.data_ptr()),
-            ctypes.c_void_p(packed.data_ptr()),
-            *(ctypes.c_int(number) for number in numbers),
-        ]
+        out_channels, channels, kernel_height, kernel_width = weight.shape
+        outputs = -(-out_channels // self._outputs) * self._outputs
+        packed = weight.new_empty(outputs * channels * kernel_height * kernel_width)
+        fields = _WeightFields(weight.data_ptr(), weight.stride(), weight.shape)
+        num_pieces = packed.numel() * packed.itemsize // ACCESS_BYTES
+        arguments = [fields, ctypes.c_void_p(packed.data_ptr())]
         self._launch("pack_weight", (-(-num_pieces // _PACK_THREADS), 1), (_PACK_THREADS, 1), 0, arguments)
         return packed
 
@@ -122,8 +127,8 @@ def _image_bytes(level: Tensor) -> int:
 
 
 def outputs_for(out_channels: int) -> int:
-    """Of OUTPUTS the fewest that hold all of a served layer's."""
-    return next(outputs for outputs in OUTPUTS if out_channels <= outputs)
+    """Of OUTPUTS the fewest that hold all of a layer's, or the most."""
+    return next((outputs for outputs in OUTPUTS if out_channels <= outputs), OUTPUTS[-1])
 
 
 def most_stages(kernel_sides: int, outputs: int) -> int:
@@ -168,7 +173,7 @@ def load_kernel(dtype: torch.dtype, outputs: int, device_index: int) -> FusedKer
 
 def fused_program(element_type: str, outputs: int) -> Program:
     """The kernel for float16 or bfloat16 and one of OUTPUTS."""
-    header = ("wgmma.cuh", _wgmma_header(element_type, outputs))
+    header = ("wgmma.cuh", _wgmma_header(element_type, min(outputs, _MOST_PART_OUTPUTS)))
     return Program("roi_conv_fused.cu", element_type, "sm_90a", header, (f"ALIGNCLI_OUTPUTS={outputs}",))
 
 

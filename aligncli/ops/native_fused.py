@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from aligncli.ops import native_cuda, portable
+from aligncli.ops import native_cuda
 from aligncli_ext import fused
 from aligncli_ext.cuda import Pyramid
 
@@ -32,7 +32,7 @@ def forward(
     pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
     rows = weight.new_empty(pyramid.num_locations, out_channels)
     with kernel.on_device():
-        kernel.multiply(pyramid, _dense(portable._matrix(weight)), None if bias is None else _dense(bias), rows)
+        kernel.multiply(pyramid, weight, None if bias is None else _dense(bias), rows)
     return rows
 
 

@@ -97,12 +97,16 @@ def _roi_conv_levels(
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
         rows = operator.roi_conv_rows(features, boxes, weight, bias, strides, backend)
-    out_channels = weight.shape[0]
-    shapes = [(level.shape[0], level.shape[1], out_channels) for level in boxes]
-    if len(shapes) == 1:
-        return [rows.view(shapes[0])]
-    parts = rows.split_with_sizes([num_images * num_rois for num_images, num_rois, _ in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes)]
+    return _levels_of(rows, [(level.shape[0], level.shape[1]) for level in boxes])
+
+
+def _levels_of(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Views (N, R, O) of each level, for `shapes` (N, R); no more of them than must be, as making one takes time."""
+    out_channels = rows.shape[1]
+    if all(num_images == 1 for num_images, _ in shapes):
+        return list(rows.unsqueeze(0).split_with_sizes([num_rois for _, num_rois in shapes], 1))
+    parts = rows.split_with_sizes([num_images * num_rois for num_images, num_rois in shapes])
+    return [part.view(*shape, out_channels) for part, shape in zip(parts, shapes)]
 
 
 def _cast_for_autocast(

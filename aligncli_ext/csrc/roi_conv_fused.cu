@@ -1,10 +1,10 @@
 // RoIConv's forward pass for Hopper in one kernel: columns are sampled into shared memory, where tensor cores multiply
 // them, and are never written to device memory. For float16 and bfloat16 maps of a multiple of 64 channels.
 //
-// A block makes all outputs of 128 locations (a tile), then of the next. A step is one tap and 64 channels: 128 threads
-// blend (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an
-// earlier step's. A stage is the shared memory of a step; `full` and `empty` hand it to and fro. More threads that blend
-// there cannot be: sums take 128 registers of the others.
+// A block makes ALIGNCLI_OUTPUTS outputs of 128 locations (a tile), then another tile. A step is one tap and 64 channels:
+// 256 threads blend (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an
+// earlier step's. A stage is the shared memory of a step; `full` and `empty` hand it to and fro. Sums take up to 128
+// registers of a thread, which is all that 512 threads have each: those that blend give some of theirs away.
 #include "hopper.cuh"
 #include "levels.cuh"
 #include "wgmma.cuh"  // multiply_add, which aligncli_ext/fused.py writes: it lists a register for each sum
@@ -12,10 +12,16 @@
 namespace aligncli {
 
 constexpr int OUTPUTS = ALIGNCLI_OUTPUTS;
+// Of an instruction. One that makes 256 names more registers than ptxas allows 512 threads, whatever they give away.
+constexpr int PART_OUTPUTS = OUTPUTS < 128 ? OUTPUTS : 128;
+constexpr int PARTS = OUTPUTS / PART_OUTPUTS;
 constexpr int LOCATIONS = 128;
 constexpr int STEP_CHANNELS = 64;  // 128 bytes, a row of a swizzled tile
-constexpr int PRODUCERS = 128;     // threads
+constexpr int PRODUCERS = 256;     // threads
 constexpr int CONSUMERS = 256;
+constexpr int PRODUCER_REGISTERS = 88;
+constexpr int CONSUMER_REGISTERS = 168;
+static_assert(PRODUCERS * PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS <= 65536);
 constexpr int COLUMNS_BYTES = LOCATIONS * ROW_BYTES;
 constexpr int WEIGHT_BYTES = OUTPUTS * ROW_BYTES;
 constexpr int STAGE_BYTES = COLUMNS_BYTES + WEIGHT_BYTES;
@@ -24,7 +30,7 @@ constexpr int THREADS_A_LOCATION = STEP_CHANNELS / WIDTH;
 constexpr int LOCATIONS_AT_ONCE = PRODUCERS / THREADS_A_LOCATION;
 constexpr int TURNS = LOCATIONS / LOCATIONS_AT_ONCE;
 constexpr int MOST_STAGES = 8;
-constexpr int DEPTH = 4;  // turns of which a thread has cells on their way
+constexpr int DEPTH = 2;  // turns of which a thread has cells on their way
 
 ALIGNCLI_DEVICE void wait_for_producers() { asm volatile("bar.sync 1, %0;" ::"n"(PRODUCERS) : "memory"); }
 
@@ -45,13 +51,45 @@ struct Ring {
 };
 
 struct Problem {
-  const Number* weight;  // packed: (steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled; zeros beyond the outputs
+  const Number* weight;  // packed: (parts, steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled; zeros beyond the outputs
   const Number* bias;    // (O,), or null
   Number* rows;          // (locations, O)
   unsigned num_locations;
   int out_channels;
   int num_stages;
 };
+
+// (O, C, kh, kw), wherever its numbers lie.
+struct Weight {
+  const Number* numbers;
+  Offset output_stride;  // in numbers, as the others
+  Offset channel_stride;
+  Offset row_stride;
+  Offset column_stride;
+  int out_channels;
+  int channels;
+  int kernel_height;
+  int kernel_width;
+};
+
+// A block's tiles, one after the other: those of the same locations are next to each other.
+struct Tile {
+  unsigned first;  // location
+  unsigned part;   // of the outputs
+};
+
+ALIGNCLI_DEVICE unsigned num_parts(const Problem& problem) {
+  return (unsigned(problem.out_channels) + OUTPUTS - 1) / OUTPUTS;
+}
+
+ALIGNCLI_DEVICE Tile tile_at(const Problem& problem, unsigned index) {
+  const unsigned parts = num_parts(problem);
+  return {index / parts * LOCATIONS, index % parts};
+}
+
+ALIGNCLI_DEVICE unsigned num_tiles(const Problem& problem) {
+  return (problem.num_locations + LOCATIONS - 1) / LOCATIONS * num_parts(problem);
+}
 
 // A block's shared memory.
 struct Workspace {
@@ -90,19 +128,20 @@ ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place
   return place - cell + (top + in_strip % rows) * width + in_strip / rows;
 }
 
-// A thread sees to a location of the tile. Those beyond the last are the last one again; what becomes of them is not
+// A thread sees to a location of the tile, and to every other of its records. Locations beyond the last are the last one again; what becomes of them is not
 // stored.
 ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space, unsigned first,
                                   int thread) {
-  static_assert(PRODUCERS == LOCATIONS);
+  static_assert(PRODUCERS % LOCATIONS == 0);
   const int num_records = levels.kernel_height + levels.kernel_width;
   const unsigned cell_bytes = unsigned(levels.channels) * unsigned(sizeof(Number));
-  const unsigned order = first + unsigned(thread), last = problem.num_locations - 1;
+  const int location = thread % LOCATIONS;
+  const unsigned order = first + unsigned(location), last = problem.num_locations - 1;
   const Place place = place_of(levels, location_in_strips(levels, order < last ? order : last));
-  space.images[thread] = reinterpret_cast<const unsigned char*>(place.level.table) +
-                         place.first_cell * Offset(cell_bytes);
-  for (int axis = 0; axis < num_records; ++axis) {
-    space.records[thread * num_records + axis] = axis_record(levels, place, axis, cell_bytes);
+  space.images[location] = reinterpret_cast<const unsigned char*>(place.level.table) +
+                           place.first_cell * Offset(cell_bytes);
+  for (int axis = thread / LOCATIONS; axis < num_records; axis += PRODUCERS / LOCATIONS) {
+    space.records[location * num_records + axis] = axis_record(levels, place, axis, cell_bytes);
   }
 }
 
@@ -181,7 +220,6 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
   const int num_records = levels.kernel_height + levels.kernel_width;
   const int num_steps = steps_of_tile(levels);
   const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
-  const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight);
   Corners corners[DEPTH];
   const auto read = [&](const Step& step, int turn) {
     const int location = first_location + turn * LOCATIONS_AT_ONCE;
@@ -190,9 +228,12 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
                  record_at(records + levels.kernel_height + step.j), corners[turn % DEPTH]);
   };
   Ring ring(problem.num_stages);
-  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
+  for (unsigned index = blockIdx.x; index < num_tiles(problem); index += gridDim.x) {
+    const Tile tile = tile_at(problem, index);
+    const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight) +
+                                  Offset(tile.part) * num_steps * WEIGHT_BYTES;
     wait_for_producers();  // all are done with the last tile's records
-    fill_records(levels, problem, space, tile * LOCATIONS, thread);
+    fill_records(levels, problem, space, tile.first, thread);
     wait_for_producers();
     Step now(piece);
 #pragma unroll
@@ -222,15 +263,18 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
   }
 }
 
+// What a thread of a warpgroup sums.
+using Sums = float[PARTS][PART_OUTPUTS / 2];
+
 // A warpgroup's sums are of 64 locations: a thread has, of rows r and r + 8, the pairs of outputs at 8 n + c.
-ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const float (&sums)[OUTPUTS / 2],
-                                unsigned first, int thread) {
+ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const Sums& sums, const Tile& tile,
+                                int thread) {
   const int lane = thread % 32;
-  const int first_output = lane % 4 * 2;
+  const int first_output = int(tile.part) * OUTPUTS + lane % 4 * 2;
   Number* rows[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const unsigned order = first + unsigned(thread / 32 * 16 + lane / 4 + half * 8);
+    const unsigned order = tile.first + unsigned(thread / 32 * 16 + lane / 4 + half * 8);
     rows[half] = order < problem.num_locations
                      ? problem.rows + Offset(location_in_strips(levels, order)) * problem.out_channels
                      : nullptr;
@@ -243,7 +287,8 @@ ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, co
     if (problem.bias != nullptr) load(problem.bias + output, bias);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float values[2] = {sums[4 * n + 2 * half] + bias[0], sums[4 * n + 2 * half + 1] + bias[1]};
+      const float* pair = &sums[n / (PART_OUTPUTS / 8)][n % (PART_OUTPUTS / 8) * 4 + 2 * half];
+      const float values[2] = {pair[0] + bias[0], pair[1] + bias[1]};
       if (rows[half] != nullptr) store(rows[half] + output, values);
     }
   }
@@ -253,8 +298,8 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
   const int warpgroup = thread / 128;
   const int num_steps = steps_of_tile(levels);
   Ring ring(problem.num_stages);
-  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
-    float sums[OUTPUTS / 2];
+  for (unsigned index = blockIdx.x; index < num_tiles(problem); index += gridDim.x) {
+    Sums sums;
     int last = 0;  // the stage of the step before
     for (int step = 0; step < num_steps; ++step) {
       wait(space.full + ring.stage * 8, ring.parity);
@@ -263,7 +308,11 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
       asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
       for (int k = 0; k < STEP_CHANNELS / 16; ++k) {  // 16 numbers are 32 bytes on
-        multiply_add(sums, columns + k * (32 >> 4), weight + k * (32 >> 4), step + k > 0);
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part) {
+          const unsigned long long outputs = weight + part * (PART_OUTPUTS * ROW_BYTES >> 4);
+          multiply_add(sums[part], columns + k * (32 >> 4), outputs + k * (32 >> 4), step + k > 0);
+        }
       }
       asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
       asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");  // the step before has been read
@@ -271,15 +320,17 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
       last = ring.stage;
       ring.advance();
     }
-    wait_for_products(sums);
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) wait_for_products(sums[part]);
     if (thread % 128 == 0) arrive(space.empty + last * 8);
-    store_rows(levels, problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
+    const Tile tile = tile_at(problem, index);
+    store_rows(levels, problem, sums, {tile.first + warpgroup * 64, tile.part}, thread % 128);
   }
 }
 
 }  // namespace aligncli
 
-// grid: tiles; blocks go on with others.
+// grid: at most a block a tile; blocks go on with others.
 extern "C" __global__ void __launch_bounds__(aligncli::PRODUCERS + aligncli::CONSUMERS, 1)
     roi_conv_fused(const __grid_constant__ aligncli::Levels levels, const __grid_constant__ aligncli::Problem problem) {
   using namespace aligncli;
@@ -295,25 +346,31 @@ extern "C" __global__ void __launch_bounds__(aligncli::PRODUCERS + aligncli::CON
   }
   __syncthreads();
   if (thread < CONSUMERS) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
     consume(levels, problem, space, thread);
   } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
     produce(levels, problem, space, thread - CONSUMERS);
   }
 }
 
-// weight (O, taps, C) into the order of steps: 64 channels after the other, all taps of each. A thread moves 16 bytes.
+// The weight into the order of steps: 64 channels after the other, all taps of each. A thread makes 16 bytes.
 extern "C" __global__ void __launch_bounds__(256)
-    pack_weight(const aligncli::Number* __restrict__ weight, aligncli::Number* __restrict__ packed, int out_channels,
-                int num_taps, int channels, int num_pieces) {
+    pack_weight(const __grid_constant__ aligncli::Weight weight, aligncli::Number* __restrict__ packed) {
   using namespace aligncli;
+  const int num_taps = weight.kernel_height * weight.kernel_width;
+  const int num_steps = num_taps * weight.channels / STEP_CHANNELS;
   const int item = int(blockIdx.x * blockDim.x + threadIdx.x);
-  if (item >= num_pieces) return;
-  const int piece = item % 8, output = item / 8 % OUTPUTS, step = item / (8 * OUTPUTS);
-  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (output & 7)) * WIDTH;
+  const int piece = item % 8, row = item / 8 % OUTPUTS, step = item / (8 * OUTPUTS) % num_steps;
+  const int output = item / (8 * OUTPUTS * num_steps) * OUTPUTS + row;
+  if (output >= (weight.out_channels + OUTPUTS - 1) / OUTPUTS * OUTPUTS) return;
+  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (row & 7)) * WIDTH;
   Pack<Number, WIDTH> numbers = {};
-  if (output < out_channels) {
-    const Offset row = Offset(output) * num_taps + tap;
-    numbers = *reinterpret_cast<const Pack<Number, WIDTH>*>(weight + row * channels + channel);
+  if (output < weight.out_channels) {
+    const Number* from = weight.numbers + output * weight.output_stride + channel * weight.channel_stride +
+                         tap / weight.kernel_width * weight.row_stride + tap % weight.kernel_width * weight.column_stride;
+#pragma unroll
+    for (int lane = 0; lane < WIDTH; ++lane) numbers.numbers[lane] = from[lane * weight.channel_stride];
   }
   reinterpret_cast<Pack<Number, WIDTH>*>(packed)[item] = numbers;
 }

@@ -87,7 +87,7 @@ PARAMETERS = {
     "gather_narrow": (*CHUNKED, ctypes.c_uint),
     "scatter_wide": CHUNKED,
     "grad_boxes_wide": CHUNKED,
-    "pack_weight": (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 4),
+    "pack_weight": (fused._WeightFields, ctypes.c_void_p),
     "roi_conv_fused": (Pyramid, fused._ProblemFields),
 }
 
@@ -104,6 +104,7 @@ def use_driver(monkeypatch):
         properties = SimpleNamespace(multi_processor_count=5)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
         monkeypatch.setattr(torch.cuda, "current_stream", lambda index=None: SimpleNamespace(cuda_stream=7))
         return stand_in
@@ -179,16 +180,19 @@ def test_the_fused_kernel_packs_the_weight_and_has_a_block_for_each_multiprocess
     kernel = fused.load_kernel(torch.float16, 128, 1)
     assert [(name, value) for _, name, value in stand_in.attributes] == [("shared bytes", 227 << 10)] * 2
     pyramid, (level, boxes, *_) = pyramid_of(torch.float16, 64)
-    matrix, rows = torch.zeros(72, 15 * 64, dtype=torch.float16), torch.zeros(100, 72, dtype=torch.float16)
+    weight = torch.zeros(72, 3, 5, 64, dtype=torch.float16).permute(0, 3, 1, 2)
+    rows = torch.zeros(100, 72, dtype=torch.float16)
     with kernel.on_device():
-        kernel.multiply(pyramid, matrix, None, rows)
+        kernel.multiply(pyramid, weight, None, rows)
     pack, multiply = stand_in.launches
     assert pack["function"].startswith("pack_weight")
     assert pack["grid"] == (128 * 15 * 64 // 8 // 256, 1, 1)  # 16 bytes a thread
-    assert pack["arguments"][0] == matrix.data_ptr()
-    assert pack["arguments"][2:] == [72, 15, 64, 128 * 15 * 8]
+    fields, _ = pack["arguments"]
+    assert fields.numbers == weight.data_ptr()
+    assert list(fields.strides) == [960, 1, 320, 64]
+    assert list(fields.shape) == [72, 64, 3, 5]
     assert multiply["grid"] == (1, 1, 1)  # a tile of 128 locations
-    assert multiply["block"] == (384, 1, 1)
+    assert multiply["block"] == (512, 1, 1)
     assert multiply["shared"] == fused._shared_bytes(8, 128, 3)
     levels, problem = multiply["arguments"]
     assert levels == [level.data_ptr(), boxes.data_ptr(), None, None]
@@ -202,7 +206,7 @@ def test_the_fused_kernels_blocks_go_on_with_other_tiles(use_driver):
     pyramid = Pyramid([torch.zeros(1, 64, 2, 2, dtype=torch.float16)], [boxes], [8.0], (1, 1))
     rows, bias = torch.zeros(6 * 128, 8, dtype=torch.float16), torch.zeros(8, dtype=torch.float16)
     kernel = fused.load_kernel(torch.float16, 64, 0)
-    kernel.multiply(pyramid, torch.zeros(8, 64, dtype=torch.float16), bias, rows)
+    kernel.multiply(pyramid, torch.zeros(8, 64, 1, 1, dtype=torch.float16), bias, rows)
     multiply = stand_in.launches[-1]
     assert multiply["grid"] == (5, 1, 1)  # multiprocessors
     assert multiply["arguments"][1].bias == bias.data_ptr()

@@ -1,4 +1,8 @@
-"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched."""
+"""RoIConv's forward pass as one kernel for Hopper (csrc/roi_conv_fused.cu): what it serves, and how it is launched.
+
+For more outputs than a block makes it would sample the same columns again, and be slower than csrc/roi_conv_cuda.cu's
+chunks of columns are (docs/results/roi_conv.md).
+"""
 
 import ctypes
 import functools
@@ -14,9 +18,8 @@ from aligncli_ext.nvrtc import CudaUnavailable, Program, cached_cubin
 
 DTYPES = (torch.float16, torch.bfloat16)  # of which tensor cores make products at full rate
 CAPABILITY = (9, 0)  # wgmma is Hopper's own
-OUTPUTS = (64, 128, 256)  # that a tile makes
-# For more than a tile makes it samples the same columns again (docs/results/roi_conv.md has when that pays).
-MOST_OUTPUTS = 1024
+OUTPUTS = (64, 128, 256)  # that a block makes: all of a layer's
+MOST_OUTPUTS = OUTPUTS[-1]
 STEP_CHANNELS = 64
 OUTPUT_MULTIPLE = 8
 ACCESS_BYTES = 16
@@ -56,7 +59,7 @@ class _ProblemFields(ctypes.Structure):
 
 
 class FusedKernel:
-    """The kernel of one element type and a number of outputs a tile, on one device with some multiprocessors."""
+    """The kernel of one element type and a number of outputs a block, on one device with some multiprocessors."""
 
     def __init__(
         self,
@@ -91,16 +94,15 @@ class FusedKernel:
             out_channels,
             num_stages,
         )
-        tiles = -(-num_locations // _LOCATIONS) * -(-out_channels // self._outputs)
+        tiles = -(-num_locations // _LOCATIONS)
         grid = (min(tiles, self._num_multiprocessors), 1)
         shared_bytes = _shared_bytes(sides, self._outputs, num_stages)
         self._launch("roi_conv_fused", grid, (_THREADS, 1), shared_bytes, [pyramid.fields, problem])
 
     def _pack(self, weight: Tensor) -> Tensor:
         """In the order in which the kernel takes it."""
-        out_channels, channels, kernel_height, kernel_width = weight.shape
-        outputs = -(-out_channels // self._outputs) * self._outputs
-        packed = weight.new_empty(outputs * channels * kernel_height * kernel_width)
+        _, channels, kernel_height, kernel_width = weight.shape
+        packed = weight.new_empty(self._outputs * channels * kernel_height * kernel_width)
         fields = _WeightFields(weight.data_ptr(), weight.stride(), weight.shape)
         num_pieces = packed.numel() * packed.itemsize // ACCESS_BYTES
         arguments = [fields, ctypes.c_void_p(packed.data_ptr())]
@@ -127,8 +129,8 @@ def _image_bytes(level: Tensor) -> int:
 
 
 def outputs_for(out_channels: int) -> int:
-    """Of OUTPUTS the fewest that hold all of a layer's, or the most."""
-    return next((outputs for outputs in OUTPUTS if out_channels <= outputs), OUTPUTS[-1])
+    """Of OUTPUTS the fewest that hold all of a served layer's."""
+    return next(outputs for outputs in OUTPUTS if out_channels <= outputs)
 
 
 def most_stages(kernel_sides: int, outputs: int) -> int:

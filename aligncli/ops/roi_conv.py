@@ -103,6 +103,8 @@ def _roi_conv_levels(
 def _levels_of(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Views (N, R, O) of each level, for `shapes` (N, R); no more of them than must be, as making one takes time."""
     out_channels = rows.shape[1]
+    if len(shapes) == 1:
+        return [rows.view(*shapes[0], out_channels)]
     if all(num_images == 1 for num_images, _ in shapes):
         return list(rows.unsqueeze(0).split_with_sizes([num_rois for _, num_rois in shapes], 1))
     parts = rows.split_with_sizes([num_images * num_rois for num_images, num_rois in shapes])

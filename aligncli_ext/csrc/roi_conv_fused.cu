@@ -1,8 +1,8 @@
 // RoIConv's forward pass for Hopper in one kernel: columns are sampled into shared memory, where tensor cores multiply
 // them, and are never written to device memory. For float16 and bfloat16 maps of a multiple of 64 channels.
 //
-// A block makes ALIGNCLI_OUTPUTS outputs of 128 locations (a tile), then another tile. A step is one tap and 64 channels:
-// 256 threads blend (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an
+// A block makes all outputs of 128 locations (a tile), then of the next. A step is one tap and 64 channels: 256 threads
+// blend (128, 64) columns while a bulk copy fetches the weight's (ALIGNCLI_OUTPUTS, 64), and two warpgroups multiply an
 // earlier step's. A stage is the shared memory of a step; `full` and `empty` hand it to and fro. Sums take up to 128
 // registers of a thread, which is all that 512 threads have each: those that blend give some of theirs away.
 #include "hopper.cuh"
@@ -51,7 +51,7 @@ struct Ring {
 };
 
 struct Problem {
-  const Number* weight;  // packed: (parts, steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled; zeros beyond the outputs
+  const Number* weight;  // packed: (steps, OUTPUTS, 64), each (OUTPUTS, 64) swizzled; zeros beyond the outputs
   const Number* bias;    // (O,), or null
   Number* rows;          // (locations, O)
   unsigned num_locations;
@@ -71,25 +71,6 @@ struct Weight {
   int kernel_height;
   int kernel_width;
 };
-
-// A block's tiles, one after the other: those of the same locations are next to each other.
-struct Tile {
-  unsigned first;  // location
-  unsigned part;   // of the outputs
-};
-
-ALIGNCLI_DEVICE unsigned num_parts(const Problem& problem) {
-  return (unsigned(problem.out_channels) + OUTPUTS - 1) / OUTPUTS;
-}
-
-ALIGNCLI_DEVICE Tile tile_at(const Problem& problem, unsigned index) {
-  const unsigned parts = num_parts(problem);
-  return {index / parts * LOCATIONS, index % parts};
-}
-
-ALIGNCLI_DEVICE unsigned num_tiles(const Problem& problem) {
-  return (problem.num_locations + LOCATIONS - 1) / LOCATIONS * num_parts(problem);
-}
 
 // A block's shared memory.
 struct Workspace {
@@ -128,8 +109,8 @@ ALIGNCLI_DEVICE unsigned location_in_strips(const Levels& levels, unsigned place
   return place - cell + (top + in_strip % rows) * width + in_strip / rows;
 }
 
-// A thread sees to a location of the tile, and to every other of its records. Locations beyond the last are the last one again; what becomes of them is not
-// stored.
+// PRODUCERS / LOCATIONS threads see to a location of the tile. Those beyond the last are the last one again; what becomes
+// of them is not stored.
 ALIGNCLI_DEVICE void fill_records(const Levels& levels, const Problem& problem, const Workspace& space, unsigned first,
                                   int thread) {
   static_assert(PRODUCERS % LOCATIONS == 0);
@@ -220,6 +201,7 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
   const int num_records = levels.kernel_height + levels.kernel_width;
   const int num_steps = steps_of_tile(levels);
   const int piece = thread % THREADS_A_LOCATION, first_location = thread / THREADS_A_LOCATION;
+  const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight);
   Corners corners[DEPTH];
   const auto read = [&](const Step& step, int turn) {
     const int location = first_location + turn * LOCATIONS_AT_ONCE;
@@ -228,12 +210,9 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
                  record_at(records + levels.kernel_height + step.j), corners[turn % DEPTH]);
   };
   Ring ring(problem.num_stages);
-  for (unsigned index = blockIdx.x; index < num_tiles(problem); index += gridDim.x) {
-    const Tile tile = tile_at(problem, index);
-    const unsigned char* weight = reinterpret_cast<const unsigned char*>(problem.weight) +
-                                  Offset(tile.part) * num_steps * WEIGHT_BYTES;
+  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
     wait_for_producers();  // all are done with the last tile's records
-    fill_records(levels, problem, space, tile.first, thread);
+    fill_records(levels, problem, space, tile * LOCATIONS, thread);
     wait_for_producers();
     Step now(piece);
 #pragma unroll
@@ -267,14 +246,14 @@ ALIGNCLI_DEVICE void produce(const Levels& levels, const Problem& problem, const
 using Sums = float[PARTS][PART_OUTPUTS / 2];
 
 // A warpgroup's sums are of 64 locations: a thread has, of rows r and r + 8, the pairs of outputs at 8 n + c.
-ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const Sums& sums, const Tile& tile,
+ALIGNCLI_DEVICE void store_rows(const Levels& levels, const Problem& problem, const Sums& sums, unsigned first,
                                 int thread) {
   const int lane = thread % 32;
-  const int first_output = int(tile.part) * OUTPUTS + lane % 4 * 2;
+  const int first_output = lane % 4 * 2;
   Number* rows[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const unsigned order = tile.first + unsigned(thread / 32 * 16 + lane / 4 + half * 8);
+    const unsigned order = first + unsigned(thread / 32 * 16 + lane / 4 + half * 8);
     rows[half] = order < problem.num_locations
                      ? problem.rows + Offset(location_in_strips(levels, order)) * problem.out_channels
                      : nullptr;
@@ -298,7 +277,7 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
   const int warpgroup = thread / 128;
   const int num_steps = steps_of_tile(levels);
   Ring ring(problem.num_stages);
-  for (unsigned index = blockIdx.x; index < num_tiles(problem); index += gridDim.x) {
+  for (unsigned tile = blockIdx.x; tile * LOCATIONS < problem.num_locations; tile += gridDim.x) {
     Sums sums;
     int last = 0;  // the stage of the step before
     for (int step = 0; step < num_steps; ++step) {
@@ -323,14 +302,13 @@ ALIGNCLI_DEVICE void consume(const Levels& levels, const Problem& problem, const
 #pragma unroll
     for (int part = 0; part < PARTS; ++part) wait_for_products(sums[part]);
     if (thread % 128 == 0) arrive(space.empty + last * 8);
-    const Tile tile = tile_at(problem, index);
-    store_rows(levels, problem, sums, {tile.first + warpgroup * 64, tile.part}, thread % 128);
+    store_rows(levels, problem, sums, tile * LOCATIONS + warpgroup * 64, thread % 128);
   }
 }
 
 }  // namespace aligncli
 
-// grid: at most a block a tile; blocks go on with others.
+// grid: tiles; blocks go on with others.
 extern "C" __global__ void __launch_bounds__(aligncli::PRODUCERS + aligncli::CONSUMERS, 1)
     roi_conv_fused(const __grid_constant__ aligncli::Levels levels, const __grid_constant__ aligncli::Problem problem) {
   using namespace aligncli;
@@ -359,12 +337,11 @@ extern "C" __global__ void __launch_bounds__(256)
     pack_weight(const __grid_constant__ aligncli::Weight weight, aligncli::Number* __restrict__ packed) {
   using namespace aligncli;
   const int num_taps = weight.kernel_height * weight.kernel_width;
-  const int num_steps = num_taps * weight.channels / STEP_CHANNELS;
+  const int num_pieces = num_taps * weight.channels / WIDTH * OUTPUTS;
   const int item = int(blockIdx.x * blockDim.x + threadIdx.x);
-  const int piece = item % 8, row = item / 8 % OUTPUTS, step = item / (8 * OUTPUTS) % num_steps;
-  const int output = item / (8 * OUTPUTS * num_steps) * OUTPUTS + row;
-  if (output >= (weight.out_channels + OUTPUTS - 1) / OUTPUTS * OUTPUTS) return;
-  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (row & 7)) * WIDTH;
+  if (item >= num_pieces) return;
+  const int piece = item % 8, output = item / 8 % OUTPUTS, step = item / (8 * OUTPUTS);
+  const int tap = step % num_taps, channel = step / num_taps * STEP_CHANNELS + (piece ^ (output & 7)) * WIDTH;
   Pack<Number, WIDTH> numbers = {};
   if (output < weight.out_channels) {
     const Number* from = weight.numbers + output * weight.output_stride + channel * weight.channel_stride +

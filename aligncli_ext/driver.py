@@ -3,7 +3,7 @@
 import ctypes
 import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -43,11 +43,8 @@ class Module:
     @contextmanager
     def on_device(self) -> Iterator[None]:
         """Makes the device the current one."""
-        if torch.cuda.current_device() == self._device_index:  # the rule, and entering a device takes its time
-            _check(self._driver.cuCtxSetCurrent(self._context))
-            yield
-            return
-        with torch.cuda.device(self._device_index):
+        is_current = torch.cuda.current_device() == self._device_index  # the rule, and entering a device takes its time
+        with nullcontext() if is_current else torch.cuda.device(self._device_index):
             _check(self._driver.cuCtxSetCurrent(self._context))
             yield
 

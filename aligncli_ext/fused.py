@@ -27,7 +27,8 @@ ACCESS_BYTES = 16
 _LOCATIONS = 128  # of a tile
 _THREADS = 512
 _PACK_THREADS = 256
-_MOST_PART_OUTPUTS = 128  # of an instruction
+# Of an instruction: one that makes 256 names more registers than ptxas allows _THREADS, whatever they give away.
+_MOST_PART_OUTPUTS = 128
 _STAGES = 3  # steps that are made, wait or are multiplied; more of them leave less of a cache
 _FEWEST_STAGES = 2
 _MOST_SHARED_BYTES = 227 << 10  # of a block on Hopper
@@ -180,7 +181,9 @@ def fused_program(element_type: str, outputs: int) -> Program:
 
 
 def _wgmma_header(element_type: str, outputs: int) -> str:
-    """multiply_add: sums (64, outputs) += a (64, 16) b (outputs, 16)^T, tiles given by descriptors; wait_for_products.
+    """PART_OUTPUTS: `outputs`; multiply_add and wait_for_products.
+
+    multiply_add: sums (64, outputs) += a (64, 16) b (outputs, 16)^T, tiles given by descriptors.
 
     The instruction names every register of the sums, half as many a thread as there are outputs.
     """
@@ -191,6 +194,8 @@ def _wgmma_header(element_type: str, outputs: int) -> str:
     instruction = f"wgmma.mma_async.sync.aligned.m64n{outputs}k16.f32.{kind}.{kind}"
     return f"""#pragma once
 namespace aligncli {{
+
+constexpr int PART_OUTPUTS = {outputs};
 
 // Without `adds` what the sums were is forgotten.
 ALIGNCLI_DEVICE void multiply_add(float (&sums)[{count}], unsigned long long a, unsigned long long b, int adds) {{

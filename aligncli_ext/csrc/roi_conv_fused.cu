@@ -7,13 +7,11 @@
 // registers of a thread, which is all that 512 threads have each: those that blend give some of theirs away.
 #include "hopper.cuh"
 #include "levels.cuh"
-#include "wgmma.cuh"  // multiply_add, which aligncli_ext/fused.py writes: it lists a register for each sum
+#include "wgmma.cuh"  // PART_OUTPUTS and multiply_add; aligncli_ext/fused.py writes it, with a register for each sum
 
 namespace aligncli {
 
 constexpr int OUTPUTS = ALIGNCLI_OUTPUTS;
-// Of an instruction. One that makes 256 names more registers than ptxas allows 512 threads, whatever they give away.
-constexpr int PART_OUTPUTS = OUTPUTS < 128 ? OUTPUTS : 128;
 constexpr int PARTS = OUTPUTS / PART_OUTPUTS;
 constexpr int LOCATIONS = 128;
 constexpr int STEP_CHANNELS = 64;  // 128 bytes, a row of a swizzled tile

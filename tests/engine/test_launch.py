@@ -74,7 +74,7 @@ def test_two_trainings_run_side_by_side_and_are_not_run_again(tmp_path):
 def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_finished(tmp_path, forks):
     jobs = [job(tmp_path, 0, changes={"weights": str(tmp_path / "none.safetensors")}), job(tmp_path, 1)]
     with pytest.raises(
-        TrainingError, match=r"run0.5-s0 failed \(exit code 2, log .*\): error: weights .* do not exist"
+        TrainingError, match=r"run0\.5-s0 failed \(exit code 2, log .*\): error: weights .* do not exist"
     ):
         LAUNCHER.run("training", jobs, Recorder())
     assert jobs[1].is_finished()
@@ -96,7 +96,9 @@ def test_a_training_whose_pre_training_failed_is_named_and_never_started(tmp_pat
     features = tmp_path / "features.safetensors"
     failing = job(tmp_path, 1, features=features, changes={"weights": str(tmp_path / "none.safetensors")})
     later = job(tmp_path, 0, starts_from=features, changes={"weights": str(features)})
-    with pytest.raises(TrainingError, match=r"run0.5-s1 failed .*; run0.5-s0 was not started: there is no .*features"):
+    with pytest.raises(
+        TrainingError, match=r"run0\.5-s1 failed .*; run0\.5-s0 was not started: there is no .*features"
+    ):
         LAUNCHER.run("training", [failing, later], Recorder())
     assert not later.run_dir.exists()
 
@@ -130,7 +132,7 @@ def test_another_training_s_folder_is_neither_gone_on_in_nor_lost(tmp_path):
     checkpoint = RunFolder(other.run_dir).checkpoints_path / "100"
     checkpoint.mkdir(parents=True)
     write_json(RunFolder(other.run_dir).recipe_path, other.recipe.model_dump(mode="json"))
-    with pytest.raises(UserError, match=r"run0.5-s0 holds another training than 'aligndet_small': move it away"):
+    with pytest.raises(UserError, match=r"run0\.5-s0 holds another training than 'aligndet_small': move it away"):
         LAUNCHER.run("training", [job(tmp_path)], Recorder())
     assert checkpoint.is_dir()
 

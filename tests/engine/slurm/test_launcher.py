@@ -113,7 +113,7 @@ def test_a_training_that_slurm_stops_goes_on_from_its_checkpoint_in_another_job(
 def test_a_training_that_fails_is_named_with_its_last_line_and_the_others_are_collected(launcher, trains, tmp_path):
     trains(f"case {{name}} in run0.5-s0) echo boom; exit 3;; esac; {FINISHES}")
     recorder = Recorder()
-    with pytest.raises(TrainingError, match=r"^run0.5-s0 failed \(exit code 3, log .*run0.5-s0.log\): boom$"):
+    with pytest.raises(TrainingError, match=r"^run0\.5-s0 failed \(exit code 3, log .*run0\.5-s0.log\): boom$"):
         launcher.run("training", [job(tmp_path, 0), job(tmp_path, 1)], recorder)
     assert any("run0.5-s1: AP 50.0" in message for message in recorder.messages)
     assert not list(tmp_path.glob("*.slurm.json"))
@@ -181,7 +181,7 @@ def test_a_time_limit_before_the_first_checkpoint_is_not_run_into_for_ever(launc
     trains("exec sleep 60")
     log = tmp_path / "run0.5-s0.log"
     warned = Events(lambda: cluster.signal("101", signal.SIGUSR2), log.is_file)
-    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended TIMEOUT, log .*\)"):
+    with pytest.raises(TrainingError, match=r"run0\.5-s0 failed \(Slurm job 101 ended TIMEOUT, log .*\)"):
         launcher.run("training", [job(tmp_path, 0)], warned)
     assert cluster.jobs == ["101"]
 
@@ -195,7 +195,7 @@ def test_a_job_killed_for_its_memory_is_a_failure_with_slurms_word(launcher, clu
         cluster.signal("101", signal.SIGKILL)
 
     with pytest.raises(
-        TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended OUT_OF_MEMORY, log .*\): loading$"
+        TrainingError, match=r"run0\.5-s0 failed \(Slurm job 101 ended OUT_OF_MEMORY, log .*\): loading$"
     ):
         launcher.run("training", [job(tmp_path, 0)], Events(kill, lambda: log.is_file() and log.read_text()))
     assert cluster.jobs == ["101"]
@@ -209,7 +209,7 @@ def test_a_job_that_the_user_cancels_is_not_submitted_again(launcher, cluster, t
         cluster.end("101", "CANCELLED by 1000")
         cluster.signal("101", signal.SIGTERM)
 
-    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended CANCELLED, log"):
+    with pytest.raises(TrainingError, match=r"run0\.5-s0 failed \(Slurm job 101 ended CANCELLED, log"):
         launcher.run("training", [job(tmp_path, 0)], Events(cancel, log.is_file))
     assert cluster.jobs == ["101"]
 
@@ -220,7 +220,7 @@ def test_without_accounts_a_job_that_has_left_the_queue_is_a_failure(launcher, c
     (cluster.folder / "no-accounts").touch()
     monkeypatch.setattr(slurm_queue, "SECONDS_UNKNOWN", 0.0)
     gone = Events(lambda: cluster.end("101", "FAILED"), (cluster.folder / "in-queue").exists)
-    with pytest.raises(TrainingError, match=r"run0.5-s0 failed \(Slurm job 101 ended UNKNOWN, log .*\): no output"):
+    with pytest.raises(TrainingError, match=r"run0\.5-s0 failed \(Slurm job 101 ended UNKNOWN, log .*\): no output"):
         launcher.run("training", [job(tmp_path, 0)], gone)
     assert gone.counts[0] == (0, 0, 1)  # while squeue knew it, it was waited for
 
@@ -238,7 +238,7 @@ def test_no_more_jobs_than_asked_for_are_given_to_slurm_at_a_time(cluster, train
 def test_what_sbatch_says_against_a_job_is_one_line(cluster, tmp_path, trains):
     trains(FINISHES)
     launcher = SlurmLauncher(tmp_path / "slurm", SlurmSettings(partition="refuse"))
-    with pytest.raises(UserError, match=r"^sbatch refused run0.5-s0: .*invalid partition.*; .*submission failed$"):
+    with pytest.raises(UserError, match=r"^sbatch refused run0\.5-s0: .*invalid partition.*; .*submission failed$"):
         launcher.run("training", [job(tmp_path)], Recorder())
     assert not list(tmp_path.glob("*.slurm.json"))
 

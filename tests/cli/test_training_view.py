@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,12 @@ def test_a_falling_loss_is_a_falling_curve() -> None:
     assert sparkline([8.0, 4.0, 2.0, 1.0], width=4) == "█▆▃▁"  # equal steps: the scale is logarithmic
     assert sparkline([1.0] * 100, width=5) == "▁▁▁▁▁"
     assert sparkline([1.0]) == ""
+
+
+def test_a_curve_of_the_largest_numbers() -> None:
+    largest = sys.float_info.max
+    assert sparkline([largest, largest], width=1) == "▁"
+    assert sparkline([-largest, 0.0, largest], width=3) == "▁▅█"
 
 
 @given(st.lists(st.floats(), max_size=200), st.integers(1, 60))

@@ -54,6 +54,7 @@ def run_study(asked: Asked, *, json: bool) -> None:
     studies = [load_study(name) for name in asked.names]
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.jobs import require_inputs
         from aligncli.engine.study_plan import make_plan
 
     changes = parse_assignments(asked.assignments)
@@ -61,6 +62,8 @@ def run_study(asked: Asked, *, json: bool) -> None:
     if asked.dry_run:
         _dry_run(asked, plan, output)
         return
+    if asked.launcher is options.LauncherKind.local:  # a cluster's nodes may see what this machine does not
+        require_inputs(plan.jobs, download=asked.download)
     launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
         launcher.run("training", plan.jobs, reporter)

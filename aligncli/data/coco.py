@@ -153,6 +153,13 @@ def image_folder(config: CocoConfig, split: CocoSplit) -> Path:
     return folder
 
 
+def require_folders(config: CocoConfig) -> None:
+    """Look for what training and validation read, and read nothing. Raises DataError."""
+    for split in ("train", "val"):
+        annotation_path(config, split)
+        image_folder(config, split)
+
+
 def size_fault(name: str, *, found: tuple[int, int], stated: tuple[int, int]) -> str:
     """The message for an image whose upright (height, width) is not the one its annotations state."""
     hint = ""

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from aligncli.config import CocoConfig
+from aligncli.data.coco import require_folders
 from aligncli.engine.run_folder import RunFolder, read_whole_lines, training_seconds, write_json
 from aligncli.engine.study_plan import Job
-from aligncli.engine.weights import extract_features
+from aligncli.engine.weights import extract_features, require_weights
 from aligncli.errors import TrainingError, UserError
 
 
@@ -94,6 +96,20 @@ class Progress:
         """Raises TrainingError that names every training that failed."""
         if self.faults:
             raise TrainingError("; ".join(self.faults))
+
+
+def require_inputs(jobs: Sequence[Job], *, download: bool) -> None:
+    """Look for the data and weights that unfinished trainings read on this machine, before any of them starts.
+
+    Raises DataError or CheckpointError at the first that is not there.
+    """
+    for job in jobs:
+        if job.is_finished():
+            continue
+        if isinstance(job.recipe.data, CocoConfig):
+            require_folders(job.recipe.data)
+        if job.starts_from is None and not RunFolder(job.run_dir).newest_checkpoint():
+            require_weights(job.recipe, download=download)
 
 
 def training_command(job: Job, *, device: str, threads: int, download: bool) -> list[str]:

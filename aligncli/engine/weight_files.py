@@ -16,6 +16,7 @@ from aligncli.engine.checkpoint import load_weights
 from aligncli.errors import CheckpointError, first_line
 
 PICKLES = (".pkl", ".pickle")
+SAFETENSORS = ".safetensors"
 TORCH_FILES = (".pth", ".pt", ".bin")
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # timm and Lightning; our users; detectron2 and torchvision
 PARALLEL = "module."  # what DistributedDataParallel puts before every name
@@ -26,29 +27,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError: missing, damaged, without tensors, or only to be read by running code from it.
     """
-    match path.suffix:
-        case ".safetensors":
-            return load_weights(path)
-        case suffix if suffix in TORCH_FILES:
-            return _tensors(_read_torch_file(path), path)
-        case suffix if suffix in PICKLES:
-            raise CheckpointError(
-                f"weights {path} are a pickle, and reading one runs code from it, which aligncli never does; if you "
-                'trust it, convert it once: python -c "import pickle, sys, torch; x = pickle.load(open(sys.argv[1], '
-                "'rb'), encoding='latin1')['model']; torch.save({k: torch.as_tensor(v) for k, v in x.items()}, "
-                f'sys.argv[2])" {path} {path.with_suffix(".pth")}'
-            )
-    raise CheckpointError(
-        f"weights {str(path)!r}: expected none, shapes, imagenet, or a file that ends in .safetensors or "
-        f"{', '.join(TORCH_FILES)}"
-    )
+    require_file(path)
+    return load_weights(path) if path.suffix == SAFETENSORS else _tensors(_read_torch_file(path), path)
+
+
+def require_file(path: Path) -> None:
+    """Raises CheckpointError where there is no such file, or its name says that `read_weights` would refuse it."""
+    if path.suffix in PICKLES:
+        raise CheckpointError(
+            f"weights {path} are a pickle, and reading one runs code from it, which aligncli never does; if you "
+            'trust it, convert it once: python -c "import pickle, sys, torch; x = pickle.load(open(sys.argv[1], '
+            "'rb'), encoding='latin1')['model']; torch.save({k: torch.as_tensor(v) for k, v in x.items()}, "
+            f'sys.argv[2])" {path} {path.with_suffix(".pth")}'
+        )
+    if path.suffix not in (SAFETENSORS, *TORCH_FILES):
+        raise CheckpointError(
+            f"weights {str(path)!r}: expected none, shapes, imagenet, or a file that ends in {SAFETENSORS} or "
+            f"{', '.join(TORCH_FILES)}"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"weights {path} do not exist: give the file with --set weights=PATH")
 
 
 def _read_torch_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights {path} do not exist: give the file with --set weights=PATH") from None
     except UnpicklingError as error:
         raise CheckpointError(
             f"weights {path} are damaged, or hold more than tensors, which only running code from the file could "

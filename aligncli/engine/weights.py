@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
+from torchvision.models import WeightsEnum, get_model_weights
 
 from aligncli.config import AnchorConfig, Backbone, DenseDetectorConfig, Recipe, ResNetConfig, RetinaNetHeadConfig
 from aligncli.engine.checkpoint import load_weights, write_weights
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.torchvision_head import BOX_PREDICTOR, CLASS_PREDICTOR, adapt_head
-from aligncli.engine.weight_files import read_weights
+from aligncli.engine.weight_files import read_weights, require_file
 from aligncli.engine.weight_names import STEM, find_naming, for_rgb, require_origin
 from aligncli.errors import CheckpointError
 
@@ -51,6 +51,17 @@ def initialize(model: nn.Module, recipe: Recipe, *, download: bool, class_names:
         case path:
             source = _from_file(Path(path), model, recipe, class_names)
     return _load_fitting(model, source)
+
+
+def require_weights(recipe: Recipe, *, download: bool) -> None:
+    """Raises CheckpointError where `initialize` would not find the recipe's `weights`; reads nothing."""
+    match recipe.weights:
+        case "none" | "shapes":
+            pass
+        case "imagenet":
+            _imagenet_source(recipe.model.backbone, download=download)
+        case path:
+            require_file(Path(path))
 
 
 def load_complete(model: nn.Module, recipe: Recipe, path: Path, *, class_names: Sequence[str]) -> str:
@@ -155,6 +166,13 @@ def _load_fitting(model: nn.Module, source: Source) -> str:
 
 def _imagenet(backbone: Backbone, *, download: bool) -> dict[str, Tensor]:
     """torchvision's ImageNet-1k backbone under our names, from torch's cache or, if asked, its server."""
+    source = _imagenet_source(backbone, download=download)
+    state = source.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    return find_naming(state, source=source.url).translate(state)
+
+
+def _imagenet_source(backbone: Backbone, *, download: bool) -> WeightsEnum:
+    """Where torchvision has them. Raises CheckpointError where it has none, or they are not in torch's cache."""
     if not isinstance(backbone, ResNetConfig) or backbone.origin != "torchvision":
         asked = getattr(backbone, "origin", backbone.kind)
         raise CheckpointError(
@@ -169,5 +187,4 @@ def _imagenet(backbone: Backbone, *, download: bool) -> dict[str, Tensor]:
             f"ImageNet weights for {name} are not on this machine ({cached}): add --download to fetch them from "
             f"{weights.url}, or --set weights=none to start from random ones"
         )
-    state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    return find_naming(state, source=name).translate(state)
+    return weights

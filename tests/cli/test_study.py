@@ -157,3 +157,18 @@ def test_a_study_prints_its_table_its_claims_and_json(
 )
 def test_mistakes_are_one_line(run: Run, arguments: list[str], message: str) -> None:
     assert run(*arguments).error_line() == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scale", "photo", "--data", "/nowhere"], "data folder /nowhere does not exist"),
+        (["--set", "weights=nothing.pth"], "weights nothing.pth do not exist: give the file with --set weights=PATH"),
+    ],
+)
+def test_what_is_not_there_is_said_once_and_before_anything_is_started(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    ended = run("ablate", "alignment", "--out", tmp_path / "out", *arguments)
+    assert ended.error_line() == message
+    assert not (tmp_path / "out").exists()

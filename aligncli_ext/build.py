@@ -15,8 +15,8 @@ from pathlib import Path
 from aligncli_ext.environment import compiler_command
 
 SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
-SOURCES = ("roi_conv_cpu.cpp",)
-HEADERS = ("kernels_cpu.h", "vectors.h", "sampling.h")
+SOURCES = ("roi_conv_cpu.cpp", "roi_conv_tiles.cpp")
+HEADERS = ("arguments_cpu.h", "kernels_cpu.h", "levels_cpu.h", "sampling.h", "tiles_cpu.h", "vectors.h")
 FLAGS = (
     "-std=c++17",
     "-O3",

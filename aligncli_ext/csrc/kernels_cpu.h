@@ -5,73 +5,43 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "sampling.h"
+#include "levels_cpu.h"
 #include "vectors.h"
 
 namespace aligncli {
 
-// What all three kernels know of a level and of the part of it that is asked for.
-template <typename Real>
-struct Level {
-  const Real* boxes;  // (locations of the level, 4)
-  int64_t first;      // location of the chunk's first row
-  int64_t num_rois;
-  int64_t height, width, channels;
-  int kernel_height, kernel_width;
-  int row_begin, row_end;  // kernel rows
-  Real stride;
-  Real bin_extent_y, bin_extent_x;
-
-  int64_t num_taps() const { return int64_t(row_end - row_begin) * kernel_width; }
-  int64_t image_offset(int64_t row) const { return (first + row) / num_rois * height * width * channels; }
-};
-
-// The taps of one location: kernel rows [row_begin, row_end) and all kernel columns.
-template <typename Real>
-struct Taps {
-  std::vector<AxisTap<Real>> y, x;
-  std::vector<AxisSlope<Real>> y_slope, x_slope;
-
-  explicit Taps(const Level<Real>& level)
-      : y(level.row_end - level.row_begin), x(level.kernel_width), y_slope(y.size()), x_slope(x.size()) {}
-};
-
-template <typename Real>
-ALIGNCLI_INLINE void locate(const Level<Real>& level, int64_t row, Taps<Real>& taps, bool slopes) {
-  const Real* box = level.boxes + (level.first + row) * 4;
-  for (int i = level.row_begin; i < level.row_end; ++i) {
-    const Real y = tap_position(box[1], box[3], i, level.bin_extent_y, level.stride);
-    const auto tap = axis_tap(y, int(level.height));
-    taps.y[i - level.row_begin] = tap;
-    if (slopes) taps.y_slope[i - level.row_begin] = axis_slope(y, tap, int(level.height));
+// A tap's value of `channels` channels, of which `map` begins with the first; channel c goes to place(c), and all of a
+// vector's side by side.
+template <int num_bytes, typename Value, typename Real, typename Place>
+ALIGNCLI_INLINE void sample(
+    const Level<Real>& level, const Value* map, const AxisTap<Real>& y, const AxisTap<Real>& x, int64_t channels,
+    const Place& place) {
+  using Lanes = Block<Value, num_bytes>;
+  const Corners at = corners(level, y, x);
+  const Value* low_low = map + at.low_low;
+  const Value* low_high = map + at.low_high;
+  const Value* high_low = map + at.high_low;
+  const Value* high_high = map + at.high_high;
+  const Real w00 = y.low_weight * x.low_weight, w01 = y.low_weight * x.high_weight;
+  const Real w10 = y.high_weight * x.low_weight, w11 = y.high_weight * x.high_weight;
+  int64_t c = 0;
+  for (; c + Lanes::size <= channels; c += Lanes::size) {
+    auto sum = Lanes::scale_add(w00, Lanes::load(low_low + c), typename Lanes::Type{});
+    sum = Lanes::scale_add(w01, Lanes::load(low_high + c), sum);
+    sum = Lanes::scale_add(w10, Lanes::load(high_low + c), sum);
+    sum = Lanes::scale_add(w11, Lanes::load(high_high + c), sum);
+    Lanes::store(sum, place(c));
   }
-  for (int j = 0; j < level.kernel_width; ++j) {
-    const Real x = tap_position(box[0], box[2], j, level.bin_extent_x, level.stride);
-    const auto tap = axis_tap(x, int(level.width));
-    taps.x[j] = tap;
-    if (slopes) taps.x_slope[j] = axis_slope(x, tap, int(level.width));
+  for (; c < channels; ++c) {
+    narrow(w00 * widen(low_low[c]) + w01 * widen(low_high[c]) + w10 * widen(high_low[c]) +
+           w11 * widen(high_high[c]), *place(c));
   }
-}
-
-// Offsets of the four cells of a tap within its image's map.
-struct Corners {
-  int64_t low_low, low_high, high_low, high_high;  // y then x
-};
-
-template <typename Real>
-ALIGNCLI_INLINE Corners corners(
-    const Level<Real>& level, const AxisTap<Real>& y, const AxisTap<Real>& x) {
-  const int64_t low = y.low * level.width, high = y.high * level.width;
-  return {(low + x.low) * level.channels, (low + x.high) * level.channels,
-          (high + x.low) * level.channels, (high + x.high) * level.channels};
 }
 
 template <int num_bytes, typename Value, typename Real>
 ALIGNCLI_INLINE void gather_rows(
     const Level<Real>& level, const Value* features, Value* columns, int64_t begin, int64_t end, Taps<Real>& taps) {
-  using Lanes = Block<Value, num_bytes>;
   const int64_t channels = level.channels;
   Value* out = columns + begin * level.num_taps() * channels;
   for (int64_t row = begin; row < end; ++row) {
@@ -79,25 +49,7 @@ ALIGNCLI_INLINE void gather_rows(
     const Value* map = features + level.image_offset(row);
     for (const auto& y : taps.y) {
       for (const auto& x : taps.x) {
-        const Corners at = corners(level, y, x);
-        const Value* low_low = map + at.low_low;
-        const Value* low_high = map + at.low_high;
-        const Value* high_low = map + at.high_low;
-        const Value* high_high = map + at.high_high;
-        const Real w00 = y.low_weight * x.low_weight, w01 = y.low_weight * x.high_weight;
-        const Real w10 = y.high_weight * x.low_weight, w11 = y.high_weight * x.high_weight;
-        int64_t c = 0;
-        for (; c + Lanes::size <= channels; c += Lanes::size) {
-          auto sum = Lanes::scale_add(w00, Lanes::load(low_low + c), typename Lanes::Type{});
-          sum = Lanes::scale_add(w01, Lanes::load(low_high + c), sum);
-          sum = Lanes::scale_add(w10, Lanes::load(high_low + c), sum);
-          sum = Lanes::scale_add(w11, Lanes::load(high_high + c), sum);
-          Lanes::store(sum, out + c);
-        }
-        for (; c < channels; ++c) {
-          narrow(w00 * widen(low_low[c]) + w01 * widen(low_high[c]) + w10 * widen(high_low[c]) +
-                 w11 * widen(high_high[c]), out[c]);
-        }
+        sample<num_bytes>(level, map, y, x, channels, [out](int64_t c) { return out + c; });
         out += channels;
       }
     }
@@ -113,17 +65,19 @@ ALIGNCLI_INLINE void add(Real weight, const typename Lanes::Type* sums, Real* to
 }
 
 // One kernel row of one location, num_blocks vectors of channels, which stay in registers along x: neighbouring taps
-// share cells, so that a cell of the map is touched once. `map` and `in` begin at the first of the channels.
+// share cells, so that a cell of the map is touched once. `map` and `in` begin at the first of the channels, and the
+// gradients of taps lie `tap_stride` apart.
 template <int num_bytes, int num_blocks, typename Value, typename Real>
-ALIGNCLI_INLINE void scatter_row(
-    const Level<Real>& level, const AxisTap<Real>& y, const std::vector<AxisTap<Real>>& x,
-    const Value* in, Real* map) {
+ALIGNCLI_INLINE void scatter_blocks(
+    const Level<Real>& level, const AxisTap<Real>& y, const AxisTap<Real>* x, const Value* in, int64_t tap_stride,
+    Real* map) {
   using Lanes = Block<Real, num_bytes>;
   Real* const low_row = map + y.low * level.width * level.channels;
   Real* const high_row = map + y.high * level.width * level.channels;
   typename Lanes::Type low[num_blocks] = {}, high[num_blocks] = {};
   int low_cell = x[0].low, high_cell = x[0].high;
-  for (const auto& tap : x) {
+  for (int j = 0; j < level.kernel_width; ++j) {
+    const AxisTap<Real>& tap = x[j];
     if (tap.low != low_cell) {
       add<num_blocks, Lanes>(y.low_weight, low, low_row + low_cell * level.channels);
       add<num_blocks, Lanes>(y.high_weight, low, high_row + low_cell * level.channels);
@@ -144,7 +98,7 @@ ALIGNCLI_INLINE void scatter_row(
       low[block] = Lanes::scale_add(tap.low_weight, value, low[block]);
       high[block] = Lanes::scale_add(tap.high_weight, value, high[block]);
     }
-    in += level.channels;
+    in += tap_stride;
   }
   add<num_blocks, Lanes>(y.low_weight, low, low_row + low_cell * level.channels);
   add<num_blocks, Lanes>(y.high_weight, low, high_row + low_cell * level.channels);
@@ -152,33 +106,41 @@ ALIGNCLI_INLINE void scatter_row(
   add<num_blocks, Lanes>(y.high_weight, high, high_row + high_cell * level.channels);
 }
 
-// The transpose for channels [channel_begin, channel_end): a thread's own, so that nothing is shared.
+// The same for any number of channels.
+template <int num_bytes, typename Value, typename Real>
+ALIGNCLI_INLINE void scatter_row(
+    const Level<Real>& level, const AxisTap<Real>& y, const AxisTap<Real>* x, const Value* in, int64_t tap_stride,
+    Real* map, int64_t channels) {
+  constexpr int num_blocks = 4;
+  constexpr int64_t size = Block<Real, num_bytes>::size;
+  int64_t c = 0;
+  for (; c + num_blocks * size <= channels; c += num_blocks * size)
+    scatter_blocks<num_bytes, num_blocks>(level, y, x, in + c, tap_stride, map + c);
+  for (; c + size <= channels; c += size) scatter_blocks<num_bytes, 1>(level, y, x, in + c, tap_stride, map + c);
+  for (int j = 0; j < level.kernel_width && c < channels; ++j) {
+    const Corners at = corners(level, y, x[j]);
+    for (int64_t rest = c; rest < channels; ++rest) {
+      const Real value = widen(in[j * tap_stride + rest]);
+      map[at.low_low + rest] += y.low_weight * x[j].low_weight * value;
+      map[at.low_high + rest] += y.low_weight * x[j].high_weight * value;
+      map[at.high_low + rest] += y.high_weight * x[j].low_weight * value;
+      map[at.high_high + rest] += y.high_weight * x[j].high_weight * value;
+    }
+  }
+}
+
+// The transpose of gather for channels [channel_begin, channel_end): a thread's own, so that nothing is shared.
 template <int num_bytes, typename Value, typename Real>
 ALIGNCLI_INLINE void scatter_channels(
     const Level<Real>& level, const Value* columns, Real* grad_map, int64_t num_rows, int64_t channel_begin,
     int64_t channel_end, Taps<Real>& taps) {
-  constexpr int num_blocks = 4;
-  constexpr int64_t size = Block<Real, num_bytes>::size;
+  const Value* in = columns + channel_begin;
   for (int64_t row = 0; row < num_rows; ++row) {
     locate(level, row, taps, false);
-    Real* const map = grad_map + level.image_offset(row);
-    const Value* in = columns + row * level.num_taps() * level.channels;
+    Real* const map = grad_map + level.image_offset(row) + channel_begin;
     for (const auto& y : taps.y) {
-      int64_t c = channel_begin;
-      for (; c + num_blocks * size <= channel_end; c += num_blocks * size)
-        scatter_row<num_bytes, num_blocks>(level, y, taps.x, in + c, map + c);
-      for (; c + size <= channel_end; c += size) scatter_row<num_bytes, 1>(level, y, taps.x, in + c, map + c);
-      for (const auto& x : taps.x) {
-        const Corners at = corners(level, y, x);
-        for (int64_t rest = c; rest < channel_end; ++rest) {
-          const Real value = widen(in[rest]);
-          map[at.low_low + rest] += y.low_weight * x.low_weight * value;
-          map[at.low_high + rest] += y.low_weight * x.high_weight * value;
-          map[at.high_low + rest] += y.high_weight * x.low_weight * value;
-          map[at.high_high + rest] += y.high_weight * x.high_weight * value;
-        }
-        in += level.channels;
-      }
+      scatter_row<num_bytes>(level, y, taps.x.data(), in, level.channels, map, channel_end - channel_begin);
+      in += level.kernel_width * level.channels;
     }
   }
 }

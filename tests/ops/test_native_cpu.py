@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from aligncli.ops import implicit_rois, native, portable
+from aligncli.ops import implicit_rois, native, native_columns, native_tiles, portable
 from aligncli.ops.backend import missing_native
+from aligncli.ops.native_parts import groups_of_kernel_rows
 from tests.ops.test_portable import WILD, LargestTensor
 
 pytestmark = pytest.mark.skipif(
@@ -143,44 +144,36 @@ def test_chunks_and_groups_of_kernel_rows_and_outputs_do_not_change_the_result(
         return rows, *implementation.backward(grad, features, boxes, weight, strides, needs)
 
     expected = compute(portable)
-    monkeypatch.setattr(native, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(native, "TILE", 2)
-    monkeypatch.setattr(native, "onednn_serves", lambda _: True)  # which takes some outputs at a time
-    monkeypatch.setattr(native, "FORWARD_MATRIX_BYTES", matrix_bytes)
-    monkeypatch.setattr(native, "BACKWARD_MATRIX_BYTES", matrix_bytes)
+    monkeypatch.setattr(native_columns, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(native_columns, "TILE", 2)
+    monkeypatch.setattr(native_columns, "onednn_serves", lambda _: True)  # which takes some outputs at a time
+    monkeypatch.setattr(native_columns, "FORWARD_MATRIX_BYTES", matrix_bytes)
+    monkeypatch.setattr(native_columns, "BACKWARD_MATRIX_BYTES", matrix_bytes)
     torch.testing.assert_close(compute(native), expected, rtol=0, atol=1e-11)
 
 
 def test_a_large_weight_is_packed_a_part_at_a_time(monkeypatch):
     """While a part is packed it is held twice, and with it the forward pass is to stay within 8 MB."""
-    monkeypatch.setattr(native, "onednn_serves", lambda _: True)
+    monkeypatch.setattr(native_columns, "onednn_serves", lambda _: True)
     weight = torch.empty(1024, 256, 7, 7).to(memory_format=torch.channels_last)
     parts = [
         kernel.matrix(weight, outputs)
-        for kernel in native._groups_of_kernel_rows(weight, native.FORWARD_MATRIX_BYTES)
-        for outputs in native._groups_of_outputs(weight, kernel)
+        for kernel in groups_of_kernel_rows(weight, native_columns.FORWARD_MATRIX_BYTES)
+        for outputs in native_columns._groups_of_outputs(weight, kernel)
     ]
     assert sum(part.numel() for part in parts) == weight.numel()
-    assert max(part.numel() * part.itemsize for part in parts) <= native.FORWARD_MATRIX_BYTES
+    assert max(part.numel() * part.itemsize for part in parts) <= native_columns.FORWARD_MATRIX_BYTES
 
 
-@pytest.mark.parametrize(("kernel_size", "packed", "num_rows"), [(3, True, 384), (3, False, 768), (5, False, 448)])
-def test_the_columns_of_a_product_leave_room_within_8_megabytes(kernel_size, packed, num_rows, monkeypatch):
-    monkeypatch.setattr(native, "onednn_serves", lambda _: packed)
-    weight = torch.empty(256, 256, kernel_size, kernel_size)
-    kernel = next(iter(native._groups_of_kernel_rows(weight, native.FORWARD_MATRIX_BYTES)))
-    assert native._product_rows(weight, kernel) == num_rows
-    assert num_rows * kernel.num_taps() * 256 * 4 <= 7.5e6
-
-
-def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs():
+def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs(monkeypatch):
+    monkeypatch.setattr(native_tiles, "tiles_serve", lambda _: False)
     height, width, channels = 64, 128, 32  # all columns of the 7 x 7 kernel would take 51 MB
     features = torch.randn(1, channels, height, width)
     boxes = torch.rand(1, height * width, 4) * width * 8
     weight = torch.randn(2, channels, 7, 7)
     with LargestTensor() as largest:
         rows = native.forward([features], [boxes], weight, None, [8.0])
-    assert largest.num_bytes <= native.CHUNK_BYTES
+    assert largest.num_bytes <= native_columns.CHUNK_BYTES
     with LargestTensor() as largest:
         native.backward(torch.ones_like(rows), [features], [boxes], weight, [8.0], [True, True, True])
-    assert largest.num_bytes <= native.CHUNK_BYTES
+    assert largest.num_bytes <= native_columns.CHUNK_BYTES

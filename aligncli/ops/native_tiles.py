@@ -60,5 +60,6 @@ def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
 
 def _panels(taps: Tensor) -> Tensor:
     """(kh, kw, K, N) to (kh kw, N / PANEL, K, PANEL), with zeros where N does not fill the last."""
-    padded = F.pad(taps.detach().flatten(0, 1), (0, -taps.shape[3] % PANEL))
-    return padded.unflatten(2, (-1, PANEL)).transpose(1, 2).contiguous()
+    taps = taps.detach()
+    whole = taps if taps.shape[3] % PANEL == 0 else F.pad(taps, (0, -taps.shape[3] % PANEL))
+    return whole.unflatten(3, (-1, PANEL)).transpose(2, 3).contiguous().flatten(0, 1)

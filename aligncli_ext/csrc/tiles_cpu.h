@@ -1,4 +1,4 @@
-// RoIConv with its matrix products in the loop that samples, on AVX2: a thread takes locations, samples one tap of them,
+// RoIConv with its matrix products in the loop that samples, on AVX2: a thread samples one tap of some locations,
 // multiplies while the samples are in its cache, and goes on to the next tap. No columns, and no thread waits.
 //
 // A product is cut into tiles of registers (Goto, van de Geijn: Anatomy of high-performance matrix multiplication). Its
@@ -22,20 +22,22 @@
 namespace aligncli {
 
 constexpr int kVectorBytes = 32;
-constexpr int64_t kPanel = 16;        // two vectors
-constexpr int64_t kTileRows = 6;      // with two vectors each 12 of 16 registers
-constexpr int64_t kDepth = 256;       // of a product at a time: so much of a panel stays in the first-level cache
-constexpr int64_t kChunkFloats = 1 << 15;  // that a thread works on, in the second-level cache
-constexpr int64_t kMostRows = 60;     // of a chunk
-constexpr int64_t kPanelsAtOnce = 4;  // of a map's channels, for its gradient and the weight's
-constexpr int64_t kCollectFloats = 1 << 18;  // of the outputs' gradient that a thread keeps, packed
+constexpr int64_t kPanel = 16;             // two vectors
+constexpr int64_t kTileRows = 6;           // with two vectors each, 12 of 16 registers
+constexpr int64_t kDepth = 256;            // of a product at a time: a panel stays in the first-level cache
+constexpr int64_t kMostRows = 42;          // locations that a thread takes; 30 to 126 are as fast
+constexpr int64_t kChunkFloats = 1 << 15;  // and what they may take of the second-level cache
+constexpr int64_t kPanelsAtOnce = 4;       // of a map's channels, for its gradient and the weight's
+constexpr int64_t kBlocksAtOnce = 3;       // of kDepth locations, while some of the weight's gradient is in the cache
 
 // A left matrix: element (r, k) is at[r * row_stride + k * column_stride].
 struct Left {
   const float* at;
   int64_t row_stride, column_stride;
 
-  Left from(int64_t row, int64_t k) const { return {at + row * row_stride + k * column_stride, row_stride, column_stride}; }
+  Left from(int64_t row, int64_t k) const {
+    return {at + row * row_stride + k * column_stride, row_stride, column_stride};
+  }
 };
 
 // sums (num_rows, 16), `stride` apart, += left (num_rows, depth) @ panel (depth, 16)
@@ -150,8 +152,8 @@ ALIGNCLI_AVX2 inline void multiply_rows(
 // Panels of 16 channels.
 inline int64_t channel_panels(const Level<float>& level) { return (level.channels + kPanel - 1) / kPanel; }
 
-// The map's gradient += what the outputs' (locations, outputs) @ panels (taps, panels of channels, outputs, 16) scatter,
-// for the locations [location_begin, location_end) and the channels of the panels [begin, end): a thread's own cells.
+// The map's gradient += what the outputs' (locations, outputs) @ panels (taps, panels of channels, outputs, 16)
+// scatter, of locations [location_begin, location_end) and the channels of panels [begin, end): a thread's own cells.
 ALIGNCLI_AVX2 inline void spread_panels(
     const Level<float>& level, const float* grad_rows, int64_t outputs, const float* panels, float* grad_map,
     int64_t location_begin, int64_t location_end, int64_t begin, int64_t end) {
@@ -195,14 +197,14 @@ inline void pack_outputs(const float* grad_rows, int64_t outputs, int64_t num_ro
       packed[(o / kTileRows * num_rows + row) * kTileRows + o % kTileRows] = grad_rows[o];
 }
 
-// The weight's gradient (outputs, taps, channels) += the outputs' (locations, outputs) transposed @ the columns, for the
+// The weight's gradient (outputs, taps, channels) += the outputs' (locations, outputs) transposed @ the columns, for
 // panels [begin, end) of all taps' channels: a thread's own.
 ALIGNCLI_AVX2 inline void collect_panels(
     const Level<float>& level, const float* features, const float* grad_rows, int64_t outputs, float* grad_weight,
     int64_t num_locations, int64_t begin, int64_t end) {
   const int64_t block_floats = (outputs + kTileRows) * kDepth, row_floats = level.num_taps() * level.channels;
-  const int64_t most_rows = std::max<int64_t>(1, kCollectFloats / block_floats) * kDepth;
-  std::vector<float> samples(kDepth * kPanelsAtOnce * kPanel), packed(most_rows / kDepth * block_floats);
+  constexpr int64_t most_rows = kBlocksAtOnce * kDepth;
+  std::vector<float> samples(kDepth * kPanelsAtOnce * kPanel), packed(kBlocksAtOnce * block_floats);
   Places places(level, most_rows);
   for (int64_t start = 0; start < num_locations; start += most_rows) {
     const int64_t stop = std::min(start + most_rows, num_locations);

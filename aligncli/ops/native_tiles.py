@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligncli.ops.native_parts import Level, groups_of_kernel_rows
+from aligncli.ops.native_parts import KernelRows, Level, groups_of_kernel_rows
 
 PANEL = 16  # columns of a matrix that lie together, as in tiles_cpu.h
 MATRIX_BYTES = 4 << 20  # of the weight at a time, in panels: a copy
@@ -27,13 +27,16 @@ def forward(levels: Sequence[Level], weight: Tensor, bias: Tensor | None) -> Ten
     rows = weight.new_empty(sum(level.num_locations() for level in levels), weight.shape[0])
     bias = None if bias is None else bias.detach().contiguous()
     for kernel in groups_of_kernel_rows(weight, MATRIX_BYTES):
-        panels = _panels(kernel.of(weight).permute(2, 3, 1, 0))
-        for level, own in zip(levels, _split(rows, levels)):
-            adds = kernel.begin > 0
-            torch.ops.aligncli_ext.multiply.default(
-                level.map, level.boxes, *kernel.place(level), panels, bias, adds, own
-            )
+        _multiply(levels, kernel, weight, bias, rows)
     return rows
+
+
+def _multiply(levels: Sequence[Level], kernel: KernelRows, weight: Tensor, bias: Tensor | None, rows: Tensor) -> None:
+    """The share of these kernel rows: the first ones set the rows, with the bias, others add to them."""
+    panels = _panels(kernel.of(weight).permute(2, 3, 1, 0))
+    for level, own in zip(levels, _split(rows, levels)):
+        adds = kernel.begin > 0
+        torch.ops.aligncli_ext.multiply.default(level.map, level.boxes, *kernel.place(level), panels, bias, adds, own)
 
 
 def add_map_gradients(
@@ -41,10 +44,20 @@ def add_map_gradients(
 ) -> None:
     """Add to the maps' gradients (N, H, W, C) that are wanted. grad_rows: (sum of N R_l, O), contiguous."""
     for kernel in groups_of_kernel_rows(weight, MATRIX_BYTES):
-        panels = _panels(kernel.of(weight).permute(2, 3, 0, 1))
-        for level, grads, grad_map in zip(levels, _split(grad_rows, levels), grad_maps):
-            if grad_map is not None:
-                torch.ops.aligncli_ext.spread.default(grads, level.boxes, *kernel.place(level), panels, grad_map)
+        _spread(grad_rows, levels, kernel, weight, grad_maps)
+
+
+def _spread(
+    grad_rows: Tensor,
+    levels: Sequence[Level],
+    kernel: KernelRows,
+    weight: Tensor,
+    grad_maps: Sequence[Tensor | None],
+) -> None:
+    panels = _panels(kernel.of(weight).permute(2, 3, 0, 1))
+    for level, grads, grad_map in zip(levels, _split(grad_rows, levels), grad_maps):
+        if grad_map is not None:
+            torch.ops.aligncli_ext.spread.default(grads, level.boxes, *kernel.place(level), panels, grad_map)
 
 
 def add_weight_gradient(grad_rows: Tensor, levels: Sequence[Level], grad_weight: Tensor) -> None:

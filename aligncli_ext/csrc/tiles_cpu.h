@@ -27,7 +27,7 @@ constexpr int64_t kTileRows = 6;           // with two vectors each, 12 of 16 re
 constexpr int64_t kDepth = 256;            // of a product at a time: a panel stays in the first-level cache
 constexpr int64_t kMostRows = 42;          // locations that a thread takes; 30 to 126 are as fast
 constexpr int64_t kChunkFloats = 1 << 15;  // and what they may take of the second-level cache
-constexpr int64_t kPanelsAtOnce = 4;       // of a map's channels, for its gradient and the weight's
+constexpr int64_t kPanelsAtOnce = 8;       // of a map's channels, for its gradient and the weight's
 constexpr int64_t kBlocksAtOnce = 3;       // of kDepth locations, while some of the weight's gradient is in the cache
 
 // A left matrix: element (r, k) is at[r * row_stride + k * column_stride].

@@ -1,6 +1,6 @@
 // RoIConv on the CPU: the operators that PyTorch calls, and which machine's kernels they run (kernels_cpu.h).
 //
-// The matrix products stay in PyTorch (aligncli/ops/native.py), and the threads are its own.
+// The matrix products stay in PyTorch (aligncli/ops/native_columns.py), and the threads are its own.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

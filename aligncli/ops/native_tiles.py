@@ -1,8 +1,8 @@
 """RoIConv on the CPU with our own matrix products too, in float32 on AVX2: threads that never wait for each other.
 
-A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tiles_cpu.h). There MKL, which
-multiplies a chunk of columns for `native.py`, is slower by a tenth on one thread and by a third on two. With AVX-512
-oneDNN's products are near the machine's limit, and `native.py` takes those.
+A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tiles_cpu.h). MKL, which would
+multiply chunks of columns there (native_columns.py), is slower on one thread and shares out each chunk on several. With
+AVX-512 oneDNN's products of columns are near the machine's limit.
 """
 
 from collections.abc import Sequence

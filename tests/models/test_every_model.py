@@ -52,11 +52,17 @@ def scale_down_backbone(model) -> None:
             torch.nn.init.normal_(module.weight, std=0.5 * fan_in**-0.5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_loss_s_gradient_reaches_every_weight_that_trains(name):
-    model = build(name)
+@pytest.fixture(scope="module", params=NAMES)
+def model(request):
+    """Each packaged one; both tests of one follow each other, and it is built once."""
+    model = build(request.param)
     scale_down_backbone(model)
+    return model
+
+
+@pytest.mark.slow
+def test_a_loss_s_gradient_reaches_every_weight_that_trains(model):
+    model.train().zero_grad()
     losses = model(*batch(size=size_for(model)))
     assert all(torch.isfinite(loss) for loss in losses.values()), losses
     sum(losses.values()).backward()
@@ -66,10 +72,8 @@ def test_a_loss_s_gradient_reaches_every_weight_that_trains(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_detections_have_the_ecosystem_s_shapes(name):
-    model = build(name).eval()
-    scale_down_backbone(model)
+def test_detections_have_the_ecosystem_s_shapes(model):
+    model.eval()
     images, _ = batch()
     with torch.no_grad():
         outputs = model([images[0], images[1][:, :100, :90]])

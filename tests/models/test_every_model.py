@@ -33,7 +33,7 @@ def batch(*, size: int = 128, num_classes: int = 3):
 def size_for(model) -> int:
     """Where each level has predictors of its own, the coarsest one needs objects, or boxes, of several sizes too."""
     own_predictors = any(isinstance(module, (MultiBoxPredictors, GuidedAlignment)) for module in model.modules())
-    return max(128, 5 * max(model.strides)) if own_predictors else 128
+    return max(128, 4 * max(model.strides)) if own_predictors else 128
 
 
 def build(name: str, *, num_classes: int = 3):

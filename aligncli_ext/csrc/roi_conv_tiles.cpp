@@ -17,10 +17,9 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications that are worth a thread
 
-template <typename Value = float>
-Value* floats(const Tensor& tensor, const char* message) {
+float* floats(const Tensor& tensor, const char* message) {
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float && tensor.is_contiguous(), message);
-  return static_cast<Value*>(tensor.data_ptr());
+  return static_cast<float*>(tensor.data_ptr());
 }
 
 void check_panels(const Tensor& panels, const Level<float>& level, int64_t columns, int64_t depth) {

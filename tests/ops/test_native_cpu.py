@@ -165,6 +165,13 @@ def test_a_large_weight_is_packed_a_part_at_a_time(monkeypatch):
     assert max(part.numel() * part.itemsize for part in parts) <= native_columns.FORWARD_MATRIX_BYTES
 
 
+def test_the_columns_of_a_product_leave_room_within_8_megabytes():
+    kernel = next(iter(groups_of_kernel_rows(torch.empty(256, 256, 3, 3), native_columns.FORWARD_MATRIX_BYTES)))
+    assert kernel.num_taps() == 9
+    assert native_columns.PRODUCT_ROWS == 384
+    assert native_columns.PRODUCT_ROWS * kernel.num_taps() * 256 * 4 <= 7.5e6
+
+
 def test_no_tensor_is_larger_than_a_chunk_or_the_inputs_and_outputs(monkeypatch):
     monkeypatch.setattr(native_tiles, "tiles_serve", lambda _: False)
     height, width, channels = 64, 128, 32  # all columns of the 7 x 7 kernel would take 51 MB

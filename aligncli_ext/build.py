@@ -16,7 +16,15 @@ from aligncli_ext.environment import compiler_command
 
 SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
 SOURCES = ("roi_conv_cpu.cpp", "roi_conv_tiles.cpp")
-HEADERS = ("arguments_cpu.h", "kernels_cpu.h", "levels_cpu.h", "sampling.h", "tiles_cpu.h", "vectors.h")
+HEADERS = (
+    "arguments_cpu.h",
+    "kernels_cpu.h",
+    "levels_cpu.h",
+    "machine_cpu.h",
+    "sampling.h",
+    "tiles_cpu.h",
+    "vectors.h",
+)
 FLAGS = (
     "-std=c++17",
     "-O3",

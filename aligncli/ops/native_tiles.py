@@ -1,8 +1,7 @@
-"""RoIConv on the CPU with our own matrix products too, in float32 on AVX2: threads that never wait for each other.
+"""RoIConv on the CPU with our own matrix products too, in float32: threads that never wait for each other.
 
-A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tiles_cpu.h). MKL, which would
-multiply chunks of columns there (native_columns.py), is slower on one thread and shares out each chunk on several. With
-AVX-512 oneDNN's products of columns are near the machine's limit.
+A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tiles_cpu.h). A library's product
+of a chunk of columns (native_columns.py) is shared out among the threads, which wait for each other a chunk.
 """
 
 from collections.abc import Sequence
@@ -13,13 +12,18 @@ from torch import Tensor
 
 from aligncli.ops.native_parts import KernelRows, Level, groups_of_kernel_rows
 
-PANEL = 16  # columns of a matrix that lie together, as in tiles_cpu.h
+PANELS = {"AVX2": 16, "AVX512": 32}  # columns of a matrix that lie together: two vectors, as in tiles_cpu.h
 MATRIX_BYTES = 4 << 20  # of the weight at a time, in panels: a copy
 
 
 def tiles_serve(weight: Tensor) -> bool:
-    """Whether they are the fastest here: AVX2 and no AVX-512, as PyTorch found or was told (ATEN_CPU_CAPABILITY)."""
-    return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    """Whether they are there for this type and machine, as PyTorch found it or was told (ATEN_CPU_CAPABILITY)."""
+    return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in PANELS
+
+
+def panel_width() -> int:
+    """Of this machine."""
+    return PANELS[torch.backends.cpu.get_cpu_capability()]
 
 
 def forward(levels: Sequence[Level], weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -64,7 +68,7 @@ def add_weight_gradient(grad_rows: Tensor, levels: Sequence[Level], grad_weight:
     """Add to the weight's gradient (O, C, kh, kw), channels-last. grad_rows: (sum of N R_l, O), contiguous."""
     for level, grads in zip(levels, _split(grad_rows, levels)):
         taps = grad_weight.permute(0, 2, 3, 1)
-        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, taps)
+        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, panel_width(), taps)
 
 
 def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
@@ -72,7 +76,7 @@ def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
 
 
 def _panels(taps: Tensor) -> Tensor:
-    """(kh, kw, K, N) to (kh kw, N / PANEL, K, PANEL), with zeros where N does not fill the last."""
-    taps = taps.detach()
-    whole = taps if taps.shape[3] % PANEL == 0 else F.pad(taps, (0, -taps.shape[3] % PANEL))
-    return whole.unflatten(3, (-1, PANEL)).transpose(2, 3).contiguous().flatten(0, 1)
+    """(kh, kw, K, N) to (kh kw, N / panel, K, panel), with zeros where N does not fill the last."""
+    taps, width = taps.detach(), panel_width()
+    whole = taps if taps.shape[3] % width == 0 else F.pad(taps, (0, -taps.shape[3] % width))
+    return whole.unflatten(3, (-1, width)).transpose(2, 3).contiguous().flatten(0, 1)

@@ -12,6 +12,7 @@
 
 #include "arguments_cpu.h"
 #include "kernels_cpu.h"
+#include "machine_cpu.h"
 
 namespace aligncli {
 namespace {
@@ -39,18 +40,9 @@ constexpr int64_t kGrain = 1 << 13;     // elements of columns that are worth a 
 
 #if defined(__x86_64__)
 #define ALIGNCLI_KERNELS(Value, Real)                                                                                \
-  ALIGNCLI_KERNELS_FOR(avx512, __attribute__((target("avx512f"))), 64, Value, Real)                                  \
-  ALIGNCLI_KERNELS_FOR(avx2, __attribute__((target("avx2,fma"))), 32, Value, Real)                                   \
+  ALIGNCLI_KERNELS_FOR(avx512, ALIGNCLI_AVX512, 64, Value, Real)                                                  \
+  ALIGNCLI_KERNELS_FOR(avx2, ALIGNCLI_AVX2, 32, Value, Real)                                                      \
   ALIGNCLI_KERNELS_FOR(plain, , 16, Value, Real)
-
-enum class Machine { plain, avx2, avx512 };
-
-Machine machine() {
-  static const Machine found = __builtin_cpu_supports("avx512f")                                   ? Machine::avx512
-                               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")   ? Machine::avx2
-                                                                                                   : Machine::plain;
-  return found;
-}
 
 #define ALIGNCLI_RUN(kernel, ...)                                  \
   switch (machine()) {                                             \

@@ -19,9 +19,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def tiles(monkeypatch):
-    monkeypatch.setattr(native_tiles, "tiles_serve", lambda weight: weight.dtype == torch.float32)
+@pytest.fixture(autouse=True, params=[16, 32])
+def panel(request, monkeypatch):
+    """Of AVX2, which AVX-512 machines have too, and of AVX-512."""
+    if request.param == 32 and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("no AVX-512")
+    monkeypatch.setattr(native_tiles, "PANELS", {torch.backends.cpu.get_cpu_capability(): request.param})
+    return request.param
 
 
 def compute(backend, features, boxes, weight, bias, stride):
@@ -45,7 +49,7 @@ def test_values_and_gradients_are_the_references(problem):
     assert_close(compute("native", *problem), compute("reference", *problem))
 
 
-@pytest.mark.parametrize("outputs", [1, 6, 16, 17, 37, 300])  # of 16 a panel; over 256 are summed in two parts
+@pytest.mark.parametrize("outputs", [1, 6, 16, 17, 37, 64, 300])  # 16 or 32 a panel; over 256 are summed in two parts
 @pytest.mark.parametrize("channels", [16, 37, 300])
 def test_matrices_that_fill_no_tile(outputs, channels, random_boxes):
     problem = (
@@ -125,6 +129,7 @@ GOOD = {
         "boxes": torch.zeros(1, 3, 4),
         "grad_rows": torch.zeros(3, 2),
         "stride": 8.0,
+        "panel": 16,
         "grad_weight": torch.zeros(2, 3, 3, 6),
     },
 }
@@ -140,7 +145,8 @@ GOOD = {
         ("multiply", {"rows": torch.zeros(2, 3).T}, "rows must be contiguous"),
         ("multiply", {"rows": torch.zeros(3, 17)}, "panels must be"),
         ("multiply", {"panels": torch.zeros(6, 1, 6, 16)}, "panels must be"),
-        ("multiply", {"panels": torch.zeros(9, 1, 6, 8)}, "panels must be"),
+        ("multiply", {"panels": torch.zeros(9, 1, 96)}, "panels must be"),
+        ("multiply", {"panels": torch.zeros(9, 1, 6, 8)}, "no panels of this width"),
         ("multiply", {"bias": torch.zeros(3)}, "a number for each output"),
         ("multiply", {"bias": torch.zeros(2).double()}, "bias must be contiguous float32"),
         ("multiply", {"row_end": 4}, "no such kernel rows"),
@@ -148,6 +154,8 @@ GOOD = {
         ("spread", {"panels": torch.zeros(9, 2, 2, 16)}, "panels must be"),
         ("spread", {"panels": torch.zeros(9, 1, 3, 16)}, "panels must be"),
         ("spread", {"grad_map": torch.zeros(1, 4, 5, 6).double()}, "the map's gradient must be float32"),
+        ("spread", {"panels": torch.zeros(9, 1, 2, 64)}, "no panels of this width"),
+        ("collect", {"panel": 0}, "no panels of this width"),
         ("collect", {"grad_rows": torch.zeros(4, 2)}, "no such locations"),
         ("collect", {"grad_weight": torch.zeros(2, 3, 3, 7)}, "the weight's gradient must be"),
         ("collect", {"grad_weight": torch.zeros(2, 3, 6, 3).transpose(2, 3)}, "contiguous float32"),

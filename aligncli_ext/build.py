@@ -22,6 +22,7 @@ HEADERS = (
     "levels_cpu.h",
     "machine_cpu.h",
     "sampling.h",
+    "tile_loops_cpu.h",
     "tiles_cpu.h",
     "vectors.h",
 )

@@ -1,7 +1,7 @@
-"""RoIConv on the CPU with our own matrix products too, in float32: threads that never wait for each other.
+"""RoIConv on the CPU with our own matrix products too, in float32 and bfloat16: threads that never wait for each other.
 
-A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tiles_cpu.h). A library's product
-of a chunk of columns (native_columns.py) is shared out among the threads, which wait for each other a chunk.
+A thread samples one tap of some locations, multiplies, and goes on (aligncli_ext/csrc/tile_loops_cpu.h). A library's
+product of a chunk of columns (native_columns.py) is shared out among the threads, which wait for each other each time.
 """
 
 from collections.abc import Sequence
@@ -10,27 +10,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligncli.ops.native_parts import KernelRows, Level, groups_of_kernel_rows
+from aligncli.ops.native_parts import KernelRows, Level, groups_of_kernel_rows, whole_kernel
 
-PANELS = {"AVX2": 16, "AVX512": 32}  # columns of a matrix that lie together: two vectors, as in tiles_cpu.h
+WIDTHS = {"AVX2": 16, "AVX512": 32}  # of panels, columns that lie together: two vectors of floats, as in tiles_cpu.h
+PAIR_WIDTH = 64  # of bfloat16 there are pairs
 MATRIX_BYTES = 4 << 20  # of the weight at a time, in panels: a copy
 
 
 def tiles_serve(weight: Tensor) -> bool:
     """Whether they are there for this type and machine, as PyTorch found it or was told (ATEN_CPU_CAPABILITY)."""
-    return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in PANELS
+    capability = torch.backends.cpu.get_cpu_capability()
+    if weight.dtype == torch.bfloat16:
+        return capability == "AVX512" and _has_products_of_bfloat16()
+    return weight.dtype == torch.float32 and capability in WIDTHS
 
 
-def panel_width() -> int:
-    """Of this machine."""
-    return PANELS[torch.backends.cpu.get_cpu_capability()]
+def _has_products_of_bfloat16() -> bool:
+    """By vectors (AVX512-BF16), and not by oneDNN's tiles (AMX), which are faster still and go by columns."""
+    by_vectors = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    by_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return by_vectors is not None and by_tiles is not None and by_vectors() and not by_tiles()
+
+
+def _width(like: Tensor) -> int:
+    return PAIR_WIDTH if like.dtype == torch.bfloat16 else WIDTHS[torch.backends.cpu.get_cpu_capability()]
 
 
 def forward(levels: Sequence[Level], weight: Tensor, bias: Tensor | None) -> Tensor:
     """As native.forward."""
     rows = weight.new_empty(sum(level.num_locations() for level in levels), weight.shape[0])
-    bias = None if bias is None else bias.detach().contiguous()
-    for kernel in groups_of_kernel_rows(weight, MATRIX_BYTES):
+    bias = None if bias is None else bias.detach().float().contiguous()
+    # In bfloat16 a sum over groups would be rounded after each.
+    is_rounded = weight.dtype == torch.bfloat16
+    for kernel in [whole_kernel(weight)] if is_rounded else groups_of_kernel_rows(weight, MATRIX_BYTES):
         _multiply(levels, kernel, weight, bias, rows)
     return rows
 
@@ -47,6 +59,8 @@ def add_map_gradients(
     grad_rows: Tensor, levels: Sequence[Level], weight: Tensor, grad_maps: Sequence[Tensor | None]
 ) -> None:
     """Add to the maps' gradients (N, H, W, C) that are wanted. grad_rows: (sum of N R_l, O), contiguous."""
+    if weight.dtype == torch.bfloat16 and weight.shape[0] % 2:  # of pairs of outputs
+        grad_rows, weight = F.pad(grad_rows, (0, 1)), F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, 1))
     for kernel in groups_of_kernel_rows(weight, MATRIX_BYTES):
         _spread(grad_rows, levels, kernel, weight, grad_maps)
 
@@ -68,7 +82,7 @@ def add_weight_gradient(grad_rows: Tensor, levels: Sequence[Level], grad_weight:
     """Add to the weight's gradient (O, C, kh, kw), channels-last. grad_rows: (sum of N R_l, O), contiguous."""
     for level, grads in zip(levels, _split(grad_rows, levels)):
         taps = grad_weight.permute(0, 2, 3, 1)
-        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, panel_width(), taps)
+        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, _width(grads), taps)
 
 
 def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
@@ -76,7 +90,13 @@ def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
 
 
 def _panels(taps: Tensor) -> Tensor:
-    """(kh, kw, K, N) to (kh kw, N / panel, K, panel), with zeros where N does not fill the last."""
-    taps, width = taps.detach(), panel_width()
-    whole = taps if taps.shape[3] % width == 0 else F.pad(taps, (0, -taps.shape[3] % width))
-    return whole.unflatten(3, (-1, width)).transpose(2, 3).contiguous().flatten(0, 1)
+    """(kh, kw, K, N) to (kh kw, N / panel, units of K, width): of a panel's N, and of pairs both K beside each other.
+
+    Zeros lie where K or N fill no unit or panel.
+    """
+    width, unit = _width(taps), torch.float32.itemsize // taps.itemsize
+    panel = width // unit
+    rest = (0, -taps.shape[3] % panel, 0, -taps.shape[2] % unit)
+    whole = F.pad(taps.detach(), rest) if any(rest) else taps.detach()
+    units = whole.unflatten(3, (-1, panel)).unflatten(2, (-1, unit))  # (kh, kw, K / unit, unit, N / panel, panel)
+    return units.permute(0, 1, 4, 2, 5, 3).contiguous().flatten(4).flatten(0, 1)

@@ -11,31 +11,64 @@
 
 namespace aligncli {
 
-// A tap's value of `channels` channels, of which `map` begins with the first; channel c goes to place(c), and all of a
-// vector's side by side.
-template <int num_bytes, typename Value, typename Real, typename Place>
-ALIGNCLI_INLINE void sample(
-    const Level<Real>& level, const Value* map, const AxisTap<Real>& y, const AxisTap<Real>& x, int64_t channels,
-    const Place& place) {
-  using Lanes = Block<Value, num_bytes>;
+// The four cells that a tap reads, from the first of some channels on.
+template <typename Value, typename Real>
+struct Cells {
+  const Value *low_low, *low_high, *high_low, *high_high;  // y then x
+  Real w00, w01, w10, w11;
+};
+
+template <typename Value, typename Real>
+ALIGNCLI_INLINE Cells<Value, Real> cells_of(
+    const Level<Real>& level, const Value* map, const AxisTap<Real>& y, const AxisTap<Real>& x) {
   const Corners at = corners(level, y, x);
-  const Value* low_low = map + at.low_low;
-  const Value* low_high = map + at.low_high;
-  const Value* high_low = map + at.high_low;
-  const Value* high_high = map + at.high_high;
-  const Real w00 = y.low_weight * x.low_weight, w01 = y.low_weight * x.high_weight;
-  const Real w10 = y.high_weight * x.low_weight, w11 = y.high_weight * x.high_weight;
+  return {map + at.low_low, map + at.low_high, map + at.high_low, map + at.high_high,
+          y.low_weight * x.low_weight, y.low_weight * x.high_weight,
+          y.high_weight * x.low_weight, y.high_weight * x.high_weight};
+}
+
+template <typename Value, typename Real>
+ALIGNCLI_INLINE Real sample_one(const Cells<Value, Real>& cells, int64_t c) {
+  return cells.w00 * widen(cells.low_low[c]) + cells.w01 * widen(cells.low_high[c]) +
+         cells.w10 * widen(cells.high_low[c]) + cells.w11 * widen(cells.high_high[c]);
+}
+
+// A tap's value of `channels` channels; channel c goes to place(c), and all of a vector's side by side.
+template <int num_bytes, typename Value, typename Real, typename Place>
+ALIGNCLI_INLINE void sample(const Cells<Value, Real>& cells, int64_t channels, const Place& place) {
+  using Lanes = Block<Value, num_bytes>;
   int64_t c = 0;
   for (; c + Lanes::size <= channels; c += Lanes::size) {
-    auto sum = Lanes::scale_add(w00, Lanes::load(low_low + c), typename Lanes::Type{});
-    sum = Lanes::scale_add(w01, Lanes::load(low_high + c), sum);
-    sum = Lanes::scale_add(w10, Lanes::load(high_low + c), sum);
-    sum = Lanes::scale_add(w11, Lanes::load(high_high + c), sum);
+    auto sum = Lanes::scale_add(cells.w00, Lanes::load(cells.low_low + c), typename Lanes::Type{});
+    sum = Lanes::scale_add(cells.w01, Lanes::load(cells.low_high + c), sum);
+    sum = Lanes::scale_add(cells.w10, Lanes::load(cells.high_low + c), sum);
+    sum = Lanes::scale_add(cells.w11, Lanes::load(cells.high_high + c), sum);
     Lanes::store(sum, place(c));
   }
+  for (; c < channels; ++c) narrow(sample_one(cells, c), *place(c));
+}
+
+template <int num_bytes>
+ALIGNCLI_INLINE auto sample_wide(const Cells<BFloat16, float>& cells, int64_t c) {
+  return cells.w00 * load_wide<num_bytes>(cells.low_low + c) + cells.w01 * load_wide<num_bytes>(cells.low_high + c) +
+         cells.w10 * load_wide<num_bytes>(cells.high_low + c) + cells.w11 * load_wide<num_bytes>(cells.high_high + c);
+}
+
+// Two taps' values side by side: channel c of both goes to place(c). Without a second one there is a zero beside.
+template <int num_bytes, typename Place>
+ALIGNCLI_INLINE void sample_pair(
+    const Cells<BFloat16, float>& first, const Cells<BFloat16, float>& second, bool has_second, int64_t channels,
+    const Place& place) {
+  using Lanes = Block<BFloat16, num_bytes>;
+  constexpr int64_t size = num_bytes / sizeof(float);
+  int64_t c = 0;
+  for (; c + size <= channels; c += size) {
+    const auto other = has_second ? sample_wide<num_bytes>(second, c) : typename VectorOf<float, num_bytes>::Type{};
+    Lanes::store({sample_wide<num_bytes>(first, c), other}, place(c));
+  }
   for (; c < channels; ++c) {
-    narrow(w00 * widen(low_low[c]) + w01 * widen(low_high[c]) + w10 * widen(high_low[c]) +
-           w11 * widen(high_high[c]), *place(c));
+    narrow(sample_one(first, c), place(c)[0]);
+    narrow(has_second ? sample_one(second, c) : 0.0f, place(c)[1]);
   }
 }
 
@@ -49,7 +82,7 @@ ALIGNCLI_INLINE void gather_rows(
     const Value* map = features + level.image_offset(row);
     for (const auto& y : taps.y) {
       for (const auto& x : taps.x) {
-        sample<num_bytes>(level, map, y, x, channels, [out](int64_t c) { return out + c; });
+        sample<num_bytes>(cells_of(level, map, y, x), channels, [out](int64_t c) { return out + c; });
         out += channels;
       }
     }

@@ -3,27 +3,33 @@
 
 namespace aligncli {
 
-#if defined(__x86_64__)
-#define ALIGNCLI_AVX512 __attribute__((target("avx512f")))
-#define ALIGNCLI_AVX2 __attribute__((target("avx2,fma")))
-constexpr bool kHasMachines = true;
-#else
-#define ALIGNCLI_AVX512
-#define ALIGNCLI_AVX2
-constexpr bool kHasMachines = false;
-#endif
-
 enum class Machine { plain, avx2, avx512 };
 
-inline Machine machine() {
 #if defined(__x86_64__)
+#define ALIGNCLI_AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
+#define ALIGNCLI_AVX512 __attribute__((target("avx512f")))
+#define ALIGNCLI_AVX2 __attribute__((target("avx2,fma")))
+
+inline Machine machine() {
   static const Machine found = __builtin_cpu_supports("avx512f")                                 ? Machine::avx512
                                : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Machine::avx2
                                                                                                  : Machine::plain;
   return found;
-#else
-  return Machine::plain;
-#endif
 }
+
+inline bool has_bfloat16() {
+  static const bool found = machine() == Machine::avx512 && __builtin_cpu_supports("avx512bf16");
+  return found;
+}
+
+inline bool has_small_tiles() { return machine() != Machine::plain; }
+#else
+#define ALIGNCLI_AVX512
+#define ALIGNCLI_AVX2
+
+inline Machine machine() { return Machine::plain; }
+inline bool has_bfloat16() { return false; }
+inline bool has_small_tiles() { return true; }
+#endif
 
 }  // namespace aligncli

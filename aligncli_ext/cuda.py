@@ -39,7 +39,7 @@ _AFTER_LEVELS = struct.Struct("@4i")
 
 
 class Chunk(ctypes.Structure):
-    """The consecutive locations that a launch works on; the same structure as in roi_conv_cuda.cu."""
+    """The consecutive locations that a launch works on; the same structure as in grid.cuh."""
 
     _fields_ = [("first", ctypes.c_uint), ("count", ctypes.c_uint)]
 

@@ -47,7 +47,7 @@ class _WeightFields(ctypes.Structure):
 
 
 class _ProblemFields(ctypes.Structure):
-    """Problem in roi_conv_fused.cu, where the fields are explained."""
+    """Problem in fused_stages.cuh, where the fields are explained."""
 
     _fields_ = [
         ("weight", ctypes.c_void_p),

@@ -18,7 +18,19 @@ ELEMENT_TYPES = {"float32": "float", "float16": "Float16", "bfloat16": "BFloat16
 OLDEST_ARCHITECTURE = 75
 
 _SOURCE_DIRECTORY = Path(__file__).parent / "csrc"
-_HEADERS = ("hopper.cuh", "levels.cuh", "numbers.cuh", "sampling.h")
+_HEADERS = (
+    "fused_consume.cuh",
+    "fused_produce.cuh",
+    "fused_stages.cuh",
+    "gather.cuh",
+    "grad_boxes.cuh",
+    "grid.cuh",
+    "hopper.cuh",
+    "levels.cuh",
+    "numbers.cuh",
+    "sampling.h",
+    "scatter.cuh",
+)
 # Only the fused multiplications that are written as fma, so that the CPU can repeat the arithmetic bit by bit.
 _OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 

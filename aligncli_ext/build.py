@@ -113,5 +113,7 @@ def _torch_directory() -> Path:
 def _first_error(output: str, code: int) -> str:
     """The line of a compiler's output that people need."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if "error: " in line and not line.startswith("collect2")]
-    return (errors or lines or [f"exit code {code}, and it said nothing"])[0]
+    # GCC and Clang each end with a line about the linker's failure, which says nothing; the linker's own come before.
+    own = [line for line in lines if "ld returned" not in line and "linker command failed" not in line]
+    errors = [line for line in own if "error: " in line]
+    return (errors or own or lines or [f"exit code {code}, and it said nothing"])[0]

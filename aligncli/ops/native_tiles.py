@@ -12,28 +12,21 @@ from torch import Tensor
 
 from aligncli.ops.native_parts import KernelRows, Level, groups_of_kernel_rows, whole_kernel
 
-WIDTHS = {"AVX2": 16, "AVX512": 32}  # of panels, columns that lie together: two vectors of floats, as in tiles_cpu.h
-PAIR_WIDTH = 64  # of bfloat16 there are pairs
 MATRIX_BYTES = 4 << 20  # of the weight at a time, in panels: a copy
 
 
+def panel_width(like: Tensor) -> int:
+    """Values of this type that lie together in a panel, as tiles_cpu.h wants them here; 0: columns are faster.
+
+    16 floats with AVX2, 32 with AVX-512, and pairs of bfloat16 with AVX512-BF16, except where there is AMX, whose
+    products are oneDNN's.
+    """
+    return torch.ops.aligncli_ext.panel_width.default(like)
+
+
 def tiles_serve(weight: Tensor) -> bool:
-    """Whether they are there for this type and machine, as PyTorch found it or was told (ATEN_CPU_CAPABILITY)."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    if weight.dtype == torch.bfloat16:
-        return capability == "AVX512" and _has_products_of_bfloat16()
-    return weight.dtype == torch.float32 and capability in WIDTHS
-
-
-def _has_products_of_bfloat16() -> bool:
-    """By vectors (AVX512-BF16), and not by oneDNN's tiles (AMX), which are faster still and go by columns."""
-    by_vectors = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    by_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return by_vectors is not None and by_tiles is not None and by_vectors() and not by_tiles()
-
-
-def _width(like: Tensor) -> int:
-    return PAIR_WIDTH if like.dtype == torch.bfloat16 else WIDTHS[torch.backends.cpu.get_cpu_capability()]
+    """Whether they are the fastest for this type on this machine."""
+    return panel_width(weight) > 0
 
 
 def forward(levels: Sequence[Level], weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -82,7 +75,7 @@ def add_weight_gradient(grad_rows: Tensor, levels: Sequence[Level], grad_weight:
     """Add to the weight's gradient (O, C, kh, kw), channels-last. grad_rows: (sum of N R_l, O), contiguous."""
     for level, grads in zip(levels, _split(grad_rows, levels)):
         taps = grad_weight.permute(0, 2, 3, 1)
-        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, _width(grads), taps)
+        torch.ops.aligncli_ext.collect.default(level.map, level.boxes, grads, level.stride, panel_width(grads), taps)
 
 
 def _split(rows: Tensor, levels: Sequence[Level]) -> Sequence[Tensor]:
@@ -94,7 +87,7 @@ def _panels(taps: Tensor) -> Tensor:
 
     Zeros lie where K or N fill no unit or panel.
     """
-    width, unit = _width(taps), torch.float32.itemsize // taps.itemsize
+    width, unit = panel_width(taps), torch.float32.itemsize // taps.itemsize
     panel = width // unit
     rest = (0, -taps.shape[3] % panel, 0, -taps.shape[2] % unit)
     whole = F.pad(taps.detach(), rest) if any(rest) else taps.detach()

@@ -15,11 +15,11 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <typename Value>
-constexpr ScalarType kScalarType = ScalarType::BFloat16;
+inline constexpr ScalarType kScalarType = ScalarType::BFloat16;
 template <>
-constexpr ScalarType kScalarType<float> = ScalarType::Float;
+inline constexpr ScalarType kScalarType<float> = ScalarType::Float;
 template <>
-constexpr ScalarType kScalarType<double> = ScalarType::Double;
+inline constexpr ScalarType kScalarType<double> = ScalarType::Double;
 
 template <typename Real>
 Level<Real> describe(

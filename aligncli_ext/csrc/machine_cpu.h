@@ -1,6 +1,10 @@
 // Which kind of machine this is, and what compiles a function for one: one library serves them all.
 #pragma once
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace aligncli {
 
 enum class Machine { plain, avx2, avx512 };
@@ -22,14 +26,18 @@ inline bool has_bfloat16() {
   return found;
 }
 
-inline bool has_small_tiles() { return machine() != Machine::plain; }
+// Whether it multiplies whole matrices of bfloat16 (AMX), as oneDNN knows to.
+inline bool has_matrix_products() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+}
 #else
 #define ALIGNCLI_AVX512
 #define ALIGNCLI_AVX2
 
 inline Machine machine() { return Machine::plain; }
 inline bool has_bfloat16() { return false; }
-inline bool has_small_tiles() { return true; }
+inline bool has_matrix_products() { return false; }
 #endif
 
 }  // namespace aligncli

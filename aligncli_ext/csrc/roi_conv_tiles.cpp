@@ -46,7 +46,7 @@ Value* values(const Tensor& tensor, const char* message) {
 
 ALIGNCLI_KERNELS_WITH(SmallTile, small, ALIGNCLI_AVX2)
 ALIGNCLI_KERNELS_WITH(LargeTile, large, ALIGNCLI_AVX512)
-#if defined(__x86_64__)
+#if defined(ALIGNCLI_HAS_PAIRS)
 ALIGNCLI_KERNELS_WITH(PairTile, pair, ALIGNCLI_AVX512_BF16)
 #define ALIGNCLI_RUN_PAIRS(kernel, ...) kernel##_pair(__VA_ARGS__)
 #else
@@ -66,16 +66,25 @@ void with_tiles(const Tensor& like, const Function& function) {
   function(float{});
 }
 
-// `width` is a panel's, in values that lie together.
+// `width` is a panel's, in values that lie together. Without AVX any compiler makes small tiles, if slow ones.
+template <typename Value>
+bool can_run(int64_t width) {
+  if (std::is_same_v<Value, BFloat16>) {
+#if defined(ALIGNCLI_HAS_PAIRS)
+    return width == PairTile::panel * PairTile::unit && has_bfloat16();
+#else
+    return false;
+#endif
+  }
+#if defined(__x86_64__)
+  if (width == SmallTile::panel) return machine() != Machine::plain;
+#endif
+  return width == SmallTile::panel || (width == LargeTile::panel && machine() == Machine::avx512);
+}
+
 template <typename Value>
 void check_width(int64_t width) {
-  const bool is_served = std::is_same_v<Value, BFloat16> ? width == PairTile::panel * PairTile::unit && has_bfloat16()
-                         : width == LargeTile::panel     ? machine() == Machine::avx512
-                                                         : width == SmallTile::panel && has_small_tiles();
-  STD_TORCH_CHECK(
-      is_served,
-      "aligncli_ext: no panels of this width on this machine: 16 with AVX2, 32 with AVX-512, in bfloat16 64 with "
-      "AVX512-BF16");
+  STD_TORCH_CHECK(can_run<Value>(width), "aligncli_ext: no panels of this width, for this type, on this machine");
 }
 
 template <typename Value>
@@ -93,6 +102,14 @@ const Value* panels_of(const Tensor& panels, const Level<float>& level, int64_t 
 }
 
 // ---------------------------------------------------------------- the operators
+
+// Of the panels that are the fastest for a type here: 0 where columns are.
+int64_t panel_width(const Tensor& like) {
+  if (like.scalar_type() == ScalarType::BFloat16)
+    return can_run<BFloat16>(PairTile::panel * PairTile::unit) && !has_matrix_products() ? PairTile::panel * PairTile::unit : 0;
+  if (like.scalar_type() != ScalarType::Float) return 0;
+  return machine() == Machine::avx512 ? LargeTile::panel : machine() == Machine::avx2 ? SmallTile::panel : 0;
+}
 
 void multiply(
     const Tensor& features, const Tensor& boxes, int64_t kernel_height, int64_t kernel_width, int64_t row_begin,
@@ -170,6 +187,7 @@ void collect(
 }  // namespace aligncli
 
 STABLE_TORCH_LIBRARY_FRAGMENT(aligncli_ext, library) {
+  library.def("panel_width(Tensor like) -> int");
   library.def(
       "multiply(Tensor features, Tensor boxes, int kernel_height, int kernel_width, int row_begin, int row_end, "
       "float stride, Tensor panels, Tensor? bias, bool adds, Tensor(a!) rows) -> ()");
@@ -181,6 +199,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(aligncli_ext, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(aligncli_ext, CPU, library) {
+  library.impl("panel_width", TORCH_BOX(&aligncli::panel_width));
   library.impl("multiply", TORCH_BOX(&aligncli::multiply));
   library.impl("spread", TORCH_BOX(&aligncli::spread));
   library.impl("collect", TORCH_BOX(&aligncli::collect));

@@ -35,7 +35,7 @@ struct Tile {
 };
 using SmallTile = Tile<float, 32, 6>;      // 12 of 16 registers: AVX2
 using LargeTile = Tile<float, 64, 12>;     // 24 of 32: AVX-512
-using PairTile = Tile<BFloat16, 64, 12>;   // 24 of 32: AVX-512 with products of bfloat16
+using PairTile = Tile<BFloat16, 64, 12>;   // 24 of 32: AVX-512 with products of bfloat16 (AVX512-BF16)
 
 constexpr int64_t kDepth = 256;  // units of a product at a time: a panel stays in the first-level cache
 
@@ -48,8 +48,10 @@ ALIGNCLI_INLINE FloatVector<num_bytes> add_products(
   return left.values[0] * right + sums;
 }
 
-#if defined(__x86_64__)
-// Not by its intrinsic: that cannot be inlined into a function that is compiled for no machine yet.
+// Not by its intrinsic, which cannot be inlined into a function that is compiled for no machine yet. Clang refuses the
+// instruction there too.
+#if defined(__x86_64__) && !defined(__clang__)
+#define ALIGNCLI_HAS_PAIRS 1
 template <int num_bytes>
 ALIGNCLI_INLINE FloatVector<num_bytes> add_products(
     const Unit<BFloat16>& left, const FloatVector<num_bytes>& right, FloatVector<num_bytes> sums) {

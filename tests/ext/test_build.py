@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +110,21 @@ def test_a_failed_build_is_no_error_and_is_not_tried_again_by_every_process(comp
     assert found == cpu.CpuKernels(None, f"{compiler.path} failed: x.cpp:1:2: error: no luck")
     assert load() == cpu.find_cpu_kernels() == found
     assert compiler.num_calls() == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("collect2: error: ld returned 1 exit status", "ld: a.o: multiple definition of b"),
+        ("clang: error: linker command failed with exit code 1 (use -v to see invocation)", "ld: undefined reference"),
+    ],
+)
+def test_the_reason_of_a_failed_link_is_the_linker_s(tmp_path, last, told):
+    program = tmp_path / "c++"
+    program.write_text(f'#!/bin/sh\necho "{told}" >&2; echo "{last}" >&2; exit 1\n')
+    program.chmod(0o755)
+    with pytest.raises(BuildError, match=re.escape(told)):
+        compile_library([str(program)], tmp_path / "library.so")
 
 
 def test_a_failed_build_is_tried_again_on_request(compiler):
@@ -253,11 +270,12 @@ def test_with_a_broken_compiler_everything_runs_and_the_reason_is_kept(tmp_path)
     assert "failed" in json.loads(record.read_text())["failure"]
 
 
-def test_the_sources_compile_without_a_warning_and_the_library_computes(tmp_path):
-    try:
-        command = find_compiler()
-    except BuildError as error:
-        pytest.skip(str(error))
+@pytest.mark.parametrize("name", ["g++", "clang++"])
+def test_the_sources_compile_without_a_warning_and_the_library_computes(tmp_path, name, monkeypatch):
+    if shutil.which(name) is None:
+        pytest.skip(f"no {name}")
+    monkeypatch.setenv("CXX", name)
+    command = find_compiler()
     compile_library([*command, "-Wall", "-Wextra", "-Werror"], tmp_path / "library.so")
     code = (
         f"import torch; torch.ops.load_library({str(tmp_path / 'library.so')!r})\n"

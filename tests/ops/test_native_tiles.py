@@ -23,14 +23,30 @@ pytestmark = [
 def dtype(request, monkeypatch):
     """Of the matrices; panels are of AVX2, which AVX-512 machines have too, of AVX-512, and of AVX512-BF16."""
     dtype, width = request.param
-    capability = torch.backends.cpu.get_cpu_capability()
-    if width > 16 and capability != "AVX512":
-        pytest.skip("no AVX-512")
-    if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
-        pytest.skip("no products of bfloat16")
-    monkeypatch.setattr(native_tiles, "WIDTHS", {capability: width})
-    monkeypatch.setattr(native_tiles, "tiles_serve", lambda weight: weight.dtype == dtype)
+    if not serves(width, dtype):
+        pytest.skip(f"no panels of {width} on this machine")
+    monkeypatch.setattr(native_tiles, "panel_width", lambda like: width if like.dtype == dtype else 0)
     return dtype
+
+
+def serves(width, dtype):
+    """Whether panels of this width can be had here."""
+    features, boxes, rows = torch.zeros(1, 1, 1, 2, dtype=dtype), torch.zeros(1, 0, 4), torch.zeros(0, 1, dtype=dtype)
+    panels = torch.zeros(1, 1, 2 * dtype.itemsize // 4, width, dtype=dtype)
+    try:
+        torch.ops.aligncli_ext.multiply(features, boxes, 1, 1, 0, 1, 8.0, panels, None, False, rows)
+    except RuntimeError as error:
+        if "no panels of this width" not in str(error):
+            raise
+        return False
+    return True
+
+
+def test_this_machine_s_panels_can_be_had():
+    for dtype in (torch.float32, torch.bfloat16):
+        width = native_tiles.panel_width(torch.empty(0, dtype=dtype))
+        assert width == 0 or serves(width, dtype)
+    assert native_tiles.panel_width(torch.empty(0, dtype=torch.float64)) == 0
 
 
 def compute(backend, features, boxes, weight, bias, stride, grad):

@@ -21,6 +21,8 @@ inline Machine machine() {
   return found;
 }
 
+inline bool runs_small_tiles() { return machine() != Machine::plain; }
+
 inline bool has_bfloat16() {
   static const bool found = machine() == Machine::avx512 && __builtin_cpu_supports("avx512bf16");
   return found;
@@ -36,6 +38,7 @@ inline bool has_matrix_products() {
 #define ALIGNCLI_AVX2
 
 inline Machine machine() { return Machine::plain; }
+inline bool runs_small_tiles() { return true; }  // which any compiler makes, if slow ones
 inline bool has_bfloat16() { return false; }
 inline bool has_matrix_products() { return false; }
 #endif

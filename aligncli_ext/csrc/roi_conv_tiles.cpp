@@ -18,6 +18,7 @@ namespace aligncli {
 namespace {
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications that are worth a thread
+constexpr int64_t kPairWidth = PairTile::panel * PairTile::unit;
 
 template <typename Value>
 Value* values(const Tensor& tensor, const char* message) {
@@ -46,16 +47,16 @@ Value* values(const Tensor& tensor, const char* message) {
 
 ALIGNCLI_KERNELS_WITH(SmallTile, small, ALIGNCLI_AVX2)
 ALIGNCLI_KERNELS_WITH(LargeTile, large, ALIGNCLI_AVX512)
-#if defined(ALIGNCLI_HAS_PAIRS)
+#if ALIGNCLI_HAS_PAIRS
 ALIGNCLI_KERNELS_WITH(PairTile, pair, ALIGNCLI_AVX512_BF16)
 #define ALIGNCLI_RUN_PAIRS(kernel, ...) kernel##_pair(__VA_ARGS__)
 #else
 #define ALIGNCLI_RUN_PAIRS(kernel, ...) (void)0  // check_width lets none come here
 #endif
 
-#define ALIGNCLI_RUN_TILES(Value, width, kernel, ...)                            \
+#define ALIGNCLI_RUN_TILES(Value, width, kernel, ...)                                     \
   if constexpr (std::is_same_v<Value, BFloat16>) ALIGNCLI_RUN_PAIRS(kernel, __VA_ARGS__); \
-  else if ((width) == LargeTile::panel) kernel##_large(__VA_ARGS__);             \
+  else if ((width) == LargeTile::panel) kernel##_large(__VA_ARGS__);                      \
   else kernel##_small(__VA_ARGS__);
 
 // Calls function(Value{}) for the element type of `like`.
@@ -66,20 +67,12 @@ void with_tiles(const Tensor& like, const Function& function) {
   function(float{});
 }
 
-// `width` is a panel's, in values that lie together. Without AVX any compiler makes small tiles, if slow ones.
+// `width` is a panel's, in values that lie together.
 template <typename Value>
 bool can_run(int64_t width) {
-  if (std::is_same_v<Value, BFloat16>) {
-#if defined(ALIGNCLI_HAS_PAIRS)
-    return width == PairTile::panel * PairTile::unit && has_bfloat16();
-#else
-    return false;
-#endif
-  }
-#if defined(__x86_64__)
-  if (width == SmallTile::panel) return machine() != Machine::plain;
-#endif
-  return width == SmallTile::panel || (width == LargeTile::panel && machine() == Machine::avx512);
+  if (std::is_same_v<Value, BFloat16>) return ALIGNCLI_HAS_PAIRS && has_bfloat16() && width == kPairWidth;
+  if (width == LargeTile::panel) return machine() == Machine::avx512;
+  return width == SmallTile::panel && runs_small_tiles();
 }
 
 template <typename Value>
@@ -105,9 +98,9 @@ const Value* panels_of(const Tensor& panels, const Level<float>& level, int64_t 
 
 // Of the panels that are the fastest for a type here: 0 where columns are.
 int64_t panel_width(const Tensor& like) {
-  if (like.scalar_type() == ScalarType::BFloat16)
-    return can_run<BFloat16>(PairTile::panel * PairTile::unit) && !has_matrix_products() ? PairTile::panel * PairTile::unit : 0;
-  if (like.scalar_type() != ScalarType::Float) return 0;
+  const auto type = like.scalar_type();
+  if (type == ScalarType::BFloat16) return can_run<BFloat16>(kPairWidth) && !has_matrix_products() ? kPairWidth : 0;
+  if (type != ScalarType::Float) return 0;
   return machine() == Machine::avx512 ? LargeTile::panel : machine() == Machine::avx2 ? SmallTile::panel : 0;
 }
 

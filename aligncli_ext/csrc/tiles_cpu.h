@@ -33,9 +33,9 @@ struct Tile {
   static ALIGNCLI_INLINE int64_t count_panels(int64_t columns) { return (columns + panel - 1) / panel; }
   static ALIGNCLI_INLINE int64_t count_units(int64_t depth) { return (depth + unit - 1) / unit; }
 };
-using SmallTile = Tile<float, 32, 6>;      // 12 of 16 registers: AVX2
-using LargeTile = Tile<float, 64, 12>;     // 24 of 32: AVX-512
-using PairTile = Tile<BFloat16, 64, 12>;   // 24 of 32: AVX-512 with products of bfloat16 (AVX512-BF16)
+using SmallTile = Tile<float, 32, 6>;     // 12 of 16 registers: AVX2
+using LargeTile = Tile<float, 64, 12>;    // 24 of 32: AVX-512
+using PairTile = Tile<BFloat16, 64, 12>;  // 24 of 32: AVX-512 with products of bfloat16 (AVX512-BF16)
 
 constexpr int64_t kDepth = 256;  // units of a product at a time: a panel stays in the first-level cache
 
@@ -48,10 +48,10 @@ ALIGNCLI_INLINE FloatVector<num_bytes> add_products(
   return left.values[0] * right + sums;
 }
 
-// Not by its intrinsic, which cannot be inlined into a function that is compiled for no machine yet. Clang refuses the
-// instruction there too.
 #if defined(__x86_64__) && !defined(__clang__)
 #define ALIGNCLI_HAS_PAIRS 1
+// Not by its intrinsic, which cannot be inlined into a function that is compiled for no machine yet. Clang refuses the
+// instruction there too.
 template <int num_bytes>
 ALIGNCLI_INLINE FloatVector<num_bytes> add_products(
     const Unit<BFloat16>& left, const FloatVector<num_bytes>& right, FloatVector<num_bytes> sums) {
@@ -61,6 +61,8 @@ ALIGNCLI_INLINE FloatVector<num_bytes> add_products(
   asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(lefts), "v"(right));
   return sums;
 }
+#else
+#define ALIGNCLI_HAS_PAIRS 0
 #endif
 
 // A left matrix: unit (r, k) is at[r * row_stride + k * column_stride].

@@ -31,7 +31,8 @@ Level<Real> describe(
       "aligncli_ext: boxes must be a contiguous (N, R, 4), float64 for float64 and float32 otherwise");
   STD_TORCH_CHECK(first >= 0 && first + num_rows <= boxes.size(0) * boxes.size(1), "aligncli_ext: no such locations");
   STD_TORCH_CHECK(boxes.size(0) == map.size(0), "aligncli_ext: boxes and map must have as many images");
-  STD_TORCH_CHECK(0 <= row_begin && row_begin < row_end && row_end <= kernel_height, "aligncli_ext: no such kernel rows");
+  STD_TORCH_CHECK(
+      0 <= row_begin && row_begin < row_end && row_end <= kernel_height, "aligncli_ext: no such kernel rows");
   return {static_cast<const Real*>(boxes.data_ptr()),
           first,
           boxes.size(1),

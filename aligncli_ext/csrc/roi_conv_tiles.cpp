@@ -1,4 +1,4 @@
-// The operators of tile_loops_cpu.h: RoIConv with its own matrix products, forward and backward, in float32 and bfloat16.
+// The operators of tile_loops_cpu.h: RoIConv with its own matrix products, forward and backward, in float and bfloat16.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -113,7 +113,7 @@ void multiply(
     const auto level =
         describe<float>(features, boxes, 0, num_rows, kernel_height, kernel_width, row_begin, row_end, stride);
     STD_TORCH_CHECK(
-        !adds || (std::is_same_v<Value, float>), "aligncli_ext: a sum of bfloat16 is rounded once, so nothing is added");
+        !adds || (std::is_same_v<Value, float>), "aligncli_ext: a sum of bfloat16 is rounded once, nothing is added");
     const Value* matrix = panels_of<Value>(panels, level, outputs, level.channels);
     const Value* map = values<Value>(features, "aligncli_ext: the map must be contiguous");
     const float* added = bias ? values<float>(*bias, "aligncli_ext: the bias must be contiguous float32") : nullptr;
@@ -188,7 +188,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(aligncli_ext, library) {
       "spread(Tensor grad_rows, Tensor boxes, int kernel_height, int kernel_width, int row_begin, int row_end, "
       "float stride, Tensor panels, Tensor(a!) grad_map) -> ()");
   library.def(
-      "collect(Tensor features, Tensor boxes, Tensor grad_rows, float stride, int width, Tensor(a!) grad_weight) -> ()");
+      "collect(Tensor features, Tensor boxes, Tensor grad_rows, float stride, int width, "
+      "Tensor(a!) grad_weight) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(aligncli_ext, CPU, library) {

@@ -262,6 +262,29 @@ def test_a_packaged_recipe_goes_before_a_folder_of_its_name(tmp_path, monkeypatc
     assert find_contender("retinanet_small").run_dir is None
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_detector_may_have_a_type_of_its_own(dtype):
+    types = []
+    inference = build_inference(find_contender(f"retinanet_small@{dtype}"), replace(CASE, dtype="bfloat16"))
+    convolution = next(module for module in inference.model.modules() if isinstance(module, nn.Conv2d))
+    convolution.register_forward_hook(lambda _module, _given, output: types.append(output.dtype))
+    inference()
+    assert types == [getattr(torch, dtype)]
+
+
+def test_of_the_product_is_told_what_computes_in_its_type():
+    own, plain = bench([find_contender("retinanet_small@bfloat16"), tiny()], runs=1).to_json()["results"]
+    assert (own["name"], own["dtype"], own["share_of_product"]) == ("retinanet_small@bfloat16", "bfloat16", None)
+    assert plain["share_of_product"] > 0
+    assert plain["dtype"] == ""
+
+
+def test_a_folder_whose_name_ends_like_a_type_is_a_folder(tmp_path):
+    (tmp_path / "run@bfloat16").mkdir()
+    with pytest.raises(UserError, match="run@bfloat16"):  # which holds no run
+        find_contender(str(tmp_path / "run@bfloat16"))
+
+
 def test_a_recipe_file_brings_its_own_parts(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

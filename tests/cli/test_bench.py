@@ -190,7 +190,9 @@ def test_a_detector_that_fails_ends_with_code_1_and_is_named(run: Run, monkeypat
         (["--height", "0"], "--height"),
         (["--width", "99999"], "--width"),
         (["--dtype", "float64"], "--dtype"),
-        (["--dtype", "float16", "--device", "cpu"], "--dtype float16 needs a GPU: on the CPU use --dtype bfloat16"),
+        (["--dtype", "float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
+        (["retinanet_small@float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
+        (["retinanet_smal@bfloat16"], "unknown recipe 'retinanet_smal': did you mean 'retinanet_small'?"),
         (["--device", "meta"], "--device meta is not measured"),
         (["--plot", "bars.svg"], "--plot bars.svg must end in .png"),
         (["--plot", "nowhere/bars.png"], "--plot nowhere/bars.png: there is no folder nowhere"),
@@ -239,7 +241,7 @@ def test_training_steps_in_json_are_alone_on_stdout(run: Run) -> None:
         (["--size", "512"], "--size '512' must be height x width"),
         (["--objects", "-1"], "--objects"),
         (["--classes", "0"], "--classes"),
-        (["--dtype", "float16", "--device", "cpu"], "--dtype float16 needs a GPU: on the CPU use --dtype bfloat16"),
+        (["--dtype", "float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
     ],
 )
 def test_wrong_options_of_train_are_one_line(run: Run, arguments: list[str], message: str) -> None:

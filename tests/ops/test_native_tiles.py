@@ -191,7 +191,7 @@ GOOD = {
         ("multiply", {"rows": torch.zeros(4, 2)}, "no such locations"),
         ("multiply", {"rows": torch.zeros(3, 2).bfloat16()}, "in the type of the features"),
         ("multiply", {"panels": torch.zeros(9, 1, 6, 16).bfloat16()}, "in the type of the matrix"),
-        ("multiply", {"features": torch.zeros(1, 4, 5, 6).bfloat16(), "adds": True}, "so nothing is added"),
+        ("multiply", {"features": torch.zeros(1, 4, 5, 6).bfloat16(), "adds": True}, "nothing is added"),
         ("multiply", {"features": torch.zeros(1, 4, 5, 6).bfloat16()}, "no panels of this width"),
         ("multiply", {"rows": torch.zeros(2, 3).T}, "rows must be contiguous"),
         ("multiply", {"rows": torch.zeros(3, 17)}, "panels must be"),

@@ -3,6 +3,7 @@
 RECIPE              ours, with random weights: they do not change the time but in post-processing
 RUN                 ours, a run folder's weights
 torchvision:NAME    torchvision's, with random weights; it scores 91 classes, COCO's ids, where ours score 80
+...@bfloat16        one of these in a type of its own
 """
 
 from __future__ import annotations
@@ -59,15 +60,22 @@ class ModelCase:
 
 @dataclass(frozen=True)
 class Contender:
-    """Where a detector comes from: a recipe, a run folder and its recipe, or torchvision under `name`.
+    """Where a detector comes from: a recipe, a run folder and its recipe, or torchvision under `origin`.
 
-    code: a file with parts of the user's own that the recipe uses, if it is no such file itself.
+    code: a file with parts of the user's own that the recipe uses, if it is no such file itself. dtype: where it is not
+    the case's.
     """
 
     name: str
     recipe: Recipe | None = None
     run_dir: Path | None = None
     code: Path | None = None
+    dtype: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The name without the type."""
+        return self.name.removesuffix(f"@{self.dtype}")
 
     @property
     def has_random_weights(self) -> bool:
@@ -85,8 +93,11 @@ class Contender:
 def find_contender(name: str, *, code: Path | None = None) -> Contender:
     """By what people type: a recipe's name or file, a run folder, or torchvision:NAME; nothing is built yet.
 
-    A packaged recipe goes before a folder of its name. Raises UserErrors.
+    Behind an @ may follow a type of its own. A packaged recipe goes before a folder of its name. Raises UserErrors.
     """
+    origin, _, dtype = name.rpartition("@")
+    if dtype in AMP and not Path(name).expanduser().exists():
+        return replace(find_contender(origin, code=code), name=name, dtype=dtype)
     if is_torchvision(name):
         theirs, known = name.removeprefix(PREFIX), torchvision_names()
         if theirs not in known:
@@ -117,6 +128,7 @@ class Inference:
 
 def build_inference(contender: Contender, case: ModelCase) -> Inference:
     """Random weights and images are the same every time."""
+    case = replace(case, dtype=contender.dtype or case.dtype)
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(3, *case.size, generator=generator).to(case.device) for _ in range(case.batch)]
     with torch.random.fork_rng(devices=[]):
@@ -141,7 +153,7 @@ def _build(contender: Contender, case: ModelCase) -> tuple[nn.Module, str]:
         num_classes = len(SHAPES) if contender.recipe.data.kind == "shapes" else NUM_COCO_CLASSES
         model = build_model(contender.recipe, num_classes, parts=own_parts(contender))
         return fold_norms(model.to(case.device).to(memory_format=torch.channels_last)), ""
-    loaded = load_torchvision(contender.name, weights="none", device=case.device)
+    loaded = load_torchvision(contender.origin, weights="none", device=case.device)
     layout = torch.channels_last if case.channels_last else torch.preserve_format
     scales = "scales every image to a size of its own" if loaded.input is None else ""
     return loaded.model.to(memory_format=layout), scales
@@ -151,7 +163,7 @@ def own_parts(contender: Contender) -> Parts:
     """The user's own; read from their file again in every process, as classes of a file cannot be sent there."""
     if contender.code is not None:
         return load_parts(contender.code)
-    return load_recipe_and_parts(contender.name)[1] if contender.name.endswith(".py") else NO_PARTS
+    return load_recipe_and_parts(contender.origin)[1] if contender.origin.endswith(".py") else NO_PARTS
 
 
 def raise_prior(model: nn.Module) -> bool:

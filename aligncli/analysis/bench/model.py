@@ -111,6 +111,7 @@ def bench_models(
             num_parameters=count_parameters(detector.inference.model).total,
             num_detections=detector.num_detections,
             random_weights=contender.has_random_weights,
+            dtype=contender.dtype,
             remark=detector.inference.remark,
         )
 

@@ -18,7 +18,7 @@ class Result:
     """One contender in one part of the benchmark, such as `forward`.
 
     flops, traffic: of a call; the latter in bytes, see work.py, 0 if unknown. memory: None if unknown.
-    note: why there are no samples; is_wrong: as it computes something else.
+    note: why there are no samples; is_wrong: as it computes something else. dtype: where it is not the benchmark's.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Result:
     note: str = ""
     is_wrong: bool = False
     traffic: int = 0
+    dtype: str = field(default="", kw_only=True)
 
     @property
     def seconds(self) -> Spread:
@@ -80,8 +81,10 @@ class Report:
             return None
         return result.seconds.median / peers[0].seconds.median
 
-    def share_of_product(self, result: Result) -> float:
-        """Of the rate of the machine's matrix product."""
+    def share_of_product(self, result: Result) -> float | None:
+        """Of the rate of the machine's matrix product; None where that is of another type."""
+        if result.dtype and result.dtype != self.subject["dtype"]:
+            return None
         return result.flops_per_second / self.product.flops_per_second
 
     def share_of_processor(self) -> float:

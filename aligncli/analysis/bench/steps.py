@@ -70,10 +70,11 @@ class Step:
 
 def build_step(contender: Contender, case: TrainCase) -> Step:
     """Random weights and data are the same every time."""
+    case = replace(case, dtype=contender.dtype or case.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if contender.recipe is None:
-            return _torchvision(contender.name, case)
+            return _torchvision(contender.origin, case)
         return _ours(contender, contender.recipe, case)
 
 

@@ -89,6 +89,7 @@ def bench_training(
             num_parameters=parameters.total,
             num_trained=parameters.trainable,
             remark=prepared[name].step.remark,
+            dtype=by_name[name].dtype,
         )
 
     return TrainReport(

@@ -23,7 +23,8 @@ Detectors = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RECIPE|RUN|torchvision:NAME...",
-        help="Default: Table 6's six rows, and torchvision's RetinaNet and FCOS.",
+        help="Default: Table 6's six rows, and torchvision's RetinaNet and FCOS. "
+        "NAME@bfloat16: one in a type of its own.",
     ),
 ]
 Height = Annotated[
@@ -78,9 +79,9 @@ def model(
         from aligncli.analysis.bench.model import bench_models, default_names
 
         device = shared.device_to_measure(device)
-        shared.check_type(dtype, device)
         options.read_code(code)  # its errors now, not as those of every contender
         contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or default_names())]
+        shared.check_types([dtype, *(contender.dtype for contender in contenders)], device)
     case = ModelCase(
         size=(height or full_height, width or full_width),
         batch=batch,
@@ -162,7 +163,7 @@ def size_row(report: ModelReport, result: ModelResult) -> tuple[str, ...]:
         f"{result.num_parameters / 1e6:.1f}",
         f"{result.flops / 1e9:,.1f}",
         f"{result.flops_per_second / 1e9:,.0f}",
-        f"{report.share_of_product(result):.0%}",
+        shared.share(report.share_of_product(result)),
         f"{result.num_detections:.0f}",
     )
 

@@ -191,7 +191,7 @@ def table_row(report: Report, result: Result) -> tuple[str, ...]:
         shared.milliseconds(seconds.median),
         shared.quartiles(seconds),
         f"{result.flops_per_second / 1e9:,.0f}",
-        f"{report.share_of_product(result):.0%}",
+        shared.share(report.share_of_product(result)),
         shared.megabytes(result.memory and result.memory.peak),
         shared.ratio(ratio),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,12 +59,12 @@ def device_to_measure(name: str) -> str:
     return device
 
 
-def check_type(dtype: AutocastType, device: str) -> None:
+def check_types(dtypes: Iterable[str], device: str) -> None:
     """Raises DeviceError for a type that the device does not compute in."""
     import torch
 
-    if dtype == AutocastType.float16 and torch.device(device).type == "cpu":
-        raise DeviceError("--dtype float16 needs a GPU: on the CPU use --dtype bfloat16")
+    if AutocastType.float16 in dtypes and torch.device(device).type == "cpu":
+        raise DeviceError("float16 needs a GPU: on the CPU take bfloat16")
 
 
 def check_picture(path: Path | None) -> None:
@@ -178,6 +178,11 @@ def milliseconds(seconds: float) -> str:
 def quartiles(spread: Spread) -> str:
     """Of milliseconds."""
     return f"{milliseconds(spread.low)}-{milliseconds(spread.high)}"
+
+
+def share(value: float | None) -> str:
+    """In percent; a dash where there is none."""
+    return "-" if value is None else f"{value:.0%}"
 
 
 def ratio(value: float | None) -> str:

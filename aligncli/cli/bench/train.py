@@ -22,7 +22,7 @@ Detectors = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RECIPE|RUN|torchvision:NAME...",
-        help="Default: RetinaNet with ResNet-50, ours and torchvision's.",
+        help="Default: RetinaNet with ResNet-50, ours and torchvision's. NAME@bfloat16: one in a type of its own.",
     ),
 ]
 Size = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Of the images, in pixels. Default: 512x512.")]
@@ -82,9 +82,9 @@ def train(
         from aligncli.analysis.bench.train import DEFAULT_NAMES, bench_training
 
         device = shared.device_to_measure(device)
-        shared.check_type(dtype, device)
         options.read_code(code)  # its errors now, not as those of every contender
         contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or DEFAULT_NAMES)]
+        shared.check_types([dtype, *(contender.dtype for contender in contenders)], device)
     case = TrainCase(
         size=image_size,
         batch=batch,
@@ -172,5 +172,5 @@ def size_row(report: TrainReport, result: TrainResult) -> tuple[str, ...]:
         shared.megabytes(result.memory and result.memory.kept),
         f"{result.flops / 1e9:,.1f}",
         f"{result.flops_per_second / 1e9:,.0f}",
-        f"{report.share_of_product(result):.0%}",
+        shared.share(report.share_of_product(result)),
     )

@@ -52,8 +52,6 @@ def add_map_gradients(
     grad_rows: Tensor, levels: Sequence[Level], weight: Tensor, grad_maps: Sequence[Tensor | None]
 ) -> None:
     """Add to the maps' gradients (N, H, W, C) that are wanted. grad_rows: (sum of N R_l, O), contiguous."""
-    if weight.dtype == torch.bfloat16 and weight.shape[0] % 2:  # of pairs of outputs
-        grad_rows, weight = F.pad(grad_rows, (0, 1)), F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, 1))
     for kernel in groups_of_kernel_rows(weight, MATRIX_BYTES):
         _spread(grad_rows, levels, kernel, weight, grad_maps)
 

@@ -112,8 +112,6 @@ void multiply(
     const int64_t num_rows = rows.size(0), outputs = rows.size(1);
     const auto level =
         describe<float>(features, boxes, 0, num_rows, kernel_height, kernel_width, row_begin, row_end, stride);
-    STD_TORCH_CHECK(
-        !adds || (std::is_same_v<Value, float>), "aligncli_ext: a sum of bfloat16 is rounded once, nothing is added");
     const Value* matrix = panels_of<Value>(panels, level, outputs, level.channels);
     const Value* map = values<Value>(features, "aligncli_ext: the map must be contiguous");
     const float* added = bias ? values<float>(*bias, "aligncli_ext: the bias must be contiguous float32") : nullptr;
@@ -135,7 +133,6 @@ void spread(
     const auto level =
         describe<float>(grad_map, boxes, 0, num_rows, kernel_height, kernel_width, row_begin, row_end, stride);
     STD_TORCH_CHECK(num_rows == boxes.size(0) * boxes.size(1), "aligncli_ext: a row's gradient for each box");
-    STD_TORCH_CHECK(outputs % Unit<Value>::size == 0, "aligncli_ext: in bfloat16 outputs must be even");
     const Value* matrix = panels_of<Value>(panels, level, level.channels, outputs);
     const Value* grads = values<Value>(grad_rows, "aligncli_ext: the rows' gradient must be contiguous");
     float* map = values<float>(grad_map, "aligncli_ext: the map's gradient must be float32");

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 #include <vector>
 
 #include "kernels_cpu.h"
@@ -16,6 +15,7 @@ namespace aligncli {
 constexpr int64_t kMostRows = 48;           // locations that a thread takes; 24 to 126 are as fast
 constexpr int64_t kChunkUnits = 1 << 15;    // and what they may take of the second-level cache
 constexpr int64_t kChannelsAtOnce = 128;    // of a map, for its gradient and the weight's
+constexpr int64_t kApart = 16;              // units, a cache line, between rows: those of 4 KB would share its few sets
 constexpr int64_t kBlocksAtOnce = 3;        // of kDepth units, while some of the weight's gradient is in the cache
 
 // Where the locations of a chunk read.
@@ -56,53 +56,51 @@ ALIGNCLI_INLINE int64_t chunk_rows(int64_t units_a_row) {
 
 // ---------------------------------------------------------------- forward
 
+// From the bias, or from what earlier kernel rows made.
+template <typename Value>
+ALIGNCLI_INLINE void start_sums(const float* bias, const Value* earlier, int64_t outputs, float* sums) {
+  for (int64_t o = 0; o < outputs; ++o) sums[o] = earlier ? widen(earlier[o]) : bias ? bias[o] : 0.0f;
+}
+
 // (locations, outputs) = the bias, or += the columns of the locations [begin, end) @ panels (taps, panels of outputs,
-// units of channels, panel). In bfloat16 nothing is added to what is there.
+// units of channels, panel). A thread's sums lie by themselves until all taps are in.
 template <typename Tile, typename Value = typename Tile::Value>
 ALIGNCLI_INLINE void multiply_rows(
     const Level<float>& level, const Value* features, const Value* panels, const float* bias, bool adds,
     int64_t outputs, Value* out, int64_t begin, int64_t end) {
-  constexpr bool sums_are_rows = std::is_same_v<Value, float>;
-  const int64_t channels = level.channels, depth = Tile::count_units(channels), row_values = depth * Tile::unit;
+  const int64_t channels = level.channels, depth = Tile::count_units(channels), row_units = depth + kApart;
   const int64_t most_rows = chunk_rows<Tile>(depth), num_panels = Tile::count_panels(outputs);
-  std::vector<Value> samples(most_rows * row_values);  // zeros: what an odd channel is paired with
-  std::vector<float> own_sums(sums_are_rows ? 0 : most_rows * outputs);
+  const int64_t stride = num_panels * Tile::panel + kApart;
+  std::vector<Value> samples(most_rows * row_units * Tile::unit);  // zeros: what an odd channel is paired with
+  std::vector<float> sums(most_rows * stride);
   Places places(level, most_rows);
   for (; begin < end; begin += most_rows) {
     const int64_t num_rows = std::min(most_rows, end - begin);
-    Value* const rows = out + begin * outputs;
-    float* sums = own_sums.data();
-    if constexpr (sums_are_rows) sums = rows;
-    for (int64_t row = 0; row < num_rows && !adds; ++row) {
-      if (bias) std::copy_n(bias, outputs, sums + row * outputs);
-      else std::fill_n(sums + row * outputs, outputs, 0.0f);
-    }
     places.locate(begin, num_rows);
+    for (int64_t row = 0; row < num_rows; ++row)
+      start_sums(bias, adds ? out + (begin + row) * outputs : nullptr, outputs, sums.data() + row * stride);
     for (int64_t tap = 0; tap < level.num_taps(); ++tap) {
       for (int64_t row = 0; row < num_rows; ++row) {
-        Value* to = samples.data() + row * row_values;
+        Value* to = samples.data() + row * row_units * Tile::unit;
         sample<Tile::vector_bytes>(places.cells(features, row, tap), channels, [to](int64_t c) { return to + c; });
       }
       const Unit<Value>* tap_panels = units(panels) + tap * num_panels * depth * Tile::panel;
       for (int64_t k = 0; k < depth; k += kDepth) {
-        const auto left = Left<Value>{units(samples.data()), depth, 1}.from(0, k);
-        for (int64_t panel = 0; panel < num_panels; ++panel) {
-          const int64_t first = panel * Tile::panel;
-          add_columns<Tile>(left, num_rows, tap_panels + (panel * depth + k) * Tile::panel,
-                            std::min(kDepth, depth - k), sums + first, outputs, outputs - first);
-        }
+        const auto left = Left<Value>{units(samples.data()), row_units, 1}.from(0, k);
+        for (int64_t panel = 0; panel < num_panels; ++panel)
+          add_rows<Tile>(left, num_rows, tap_panels + (panel * depth + k) * Tile::panel, std::min(kDepth, depth - k),
+                         sums.data() + panel * Tile::panel, stride);
       }
     }
-    if constexpr (!sums_are_rows)
-      for (int64_t i = 0; i < num_rows * outputs; ++i) narrow(sums[i], rows[i]);
+    for (int64_t row = 0; row < num_rows; ++row)
+      for (int64_t o = 0; o < outputs; ++o) narrow(sums[row * stride + o], out[(begin + row) * outputs + o]);
   }
 }
 
 // ---------------------------------------------------------------- the map's gradient
 
 // += what the outputs' (locations, outputs) @ panels (taps, panels of channels, units of outputs, panel) scatter, of
-// locations [location_begin, location_end) and the channels of panels [begin, end): a thread's own cells. Outputs are
-// whole units.
+// locations [location_begin, location_end) and the channels of panels [begin, end): a thread's own cells.
 template <typename Tile, typename Value = typename Tile::Value>
 ALIGNCLI_INLINE void spread_panels(
     const Level<float>& level, const Value* grad_rows, int64_t outputs, const Value* panels, float* grad_map,
@@ -111,11 +109,15 @@ ALIGNCLI_INLINE void spread_panels(
   const int64_t depth = Tile::count_units(outputs), num_panels = Tile::count_panels(level.channels);
   const int64_t width = std::min(most_panels, end - begin) * Tile::panel, taps_a_row = level.kernel_width;
   const int64_t row_floats = taps_a_row * width, most_rows = chunk_rows<Tile>(row_floats);
+  const int64_t row_units = depth + kApart;
+  std::vector<Value> grads(most_rows * row_units * Tile::unit);  // zeros: what an odd output is paired with
   std::vector<float> columns(most_rows * row_floats);
   Places places(level, most_rows);
   for (int64_t start = location_begin; start < location_end; start += most_rows) {
     const int64_t num_rows = std::min(most_rows, location_end - start);
-    const auto left = Left<Value>{units(grad_rows), depth, 1}.from(start, 0);
+    const Left<Value> left = {units(grads.data()), row_units, 1};
+    for (int64_t row = 0; row < num_rows; ++row)
+      std::copy_n(grad_rows + (start + row) * outputs, outputs, grads.data() + row * row_units * Tile::unit);
     places.locate(start, num_rows);
     for (int64_t first = begin; first < end; first += most_panels) {
       const int64_t last = std::min(first + most_panels, end);

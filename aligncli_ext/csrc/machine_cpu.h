@@ -30,8 +30,11 @@ inline bool has_bfloat16() {
 
 // Whether it multiplies whole matrices of bfloat16 (AMX), as oneDNN knows to.
 inline bool has_matrix_products() {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+  static const bool found = [] {  // once: a virtual machine is left for each cpuid
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+  }();
+  return found;
 }
 #else
 #define ALIGNCLI_AVX512

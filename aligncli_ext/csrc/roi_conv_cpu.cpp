@@ -40,8 +40,8 @@ constexpr int64_t kGrain = 1 << 13;     // elements of columns that are worth a 
 
 #if defined(__x86_64__)
 #define ALIGNCLI_KERNELS(Value, Real)                                                                                \
-  ALIGNCLI_KERNELS_FOR(avx512, ALIGNCLI_AVX512, 64, Value, Real)                                                  \
-  ALIGNCLI_KERNELS_FOR(avx2, ALIGNCLI_AVX2, 32, Value, Real)                                                      \
+  ALIGNCLI_KERNELS_FOR(avx512, ALIGNCLI_AVX512, 64, Value, Real)                                                     \
+  ALIGNCLI_KERNELS_FOR(avx2, ALIGNCLI_AVX2, 32, Value, Real)                                                         \
   ALIGNCLI_KERNELS_FOR(plain, , 16, Value, Real)
 
 #define ALIGNCLI_RUN(kernel, ...)                                  \

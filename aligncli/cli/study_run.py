@@ -83,12 +83,12 @@ def _check(asked: Asked) -> None:
 
 
 def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
-    from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
+    from aligncli.engine.launch import LocalLauncher, devices_for
     from aligncli.engine.slurm.launcher import SlurmLauncher
 
     if asked.launcher is options.LauncherKind.slurm:
         return SlurmLauncher(asked.out / "slurm", settings, asked.jobs, asked.device, asked.download)
-    return LocalLauncher(asked.parallel, devices_for(asked.device), threads_for(asked.parallel), asked.download)
+    return LocalLauncher(asked.parallel, devices_for(asked.device), asked.download)
 
 
 def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
@@ -98,7 +98,7 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     from aligncli.engine.launch import devices_for, threads_for
 
     waiting = {job.run_dir: job.recipe for job in plan.jobs if not job.is_finished()}
-    device, threads = devices_for(asked.device)[0], threads_for(asked.parallel)
+    device, threads = devices_for(asked.device)[0], threads_for(min(asked.parallel, len(waiting)))
     with output.progress(waiting="building the networks") as reporter:
         estimates = estimate_trainings(
             waiting,

@@ -48,14 +48,13 @@ class LocalLauncher:
     """Trainings on this machine.
 
     Args:
-        parallel: how many at once. devices: each takes the one that fewest others use.
-        threads: CPU threads of each; 0 leaves torch's default.
+        parallel: how many at once, and they share the CPU's threads; one that starts alone has them all.
+        devices: each takes the one that fewest others use.
         download: allow ImageNet weights to be fetched.
     """
 
     parallel: int
     devices: tuple[str, ...]
-    threads: int
     download: bool = False
 
     def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
@@ -69,8 +68,10 @@ class LocalLauncher:
             )
         with stopping_children() as children:
             while progress.waiting or children:
-                for job in progress.take_ready(self.parallel - len(children)):
-                    children.append(self.start(job, self.free_device(children)))
+                ready = progress.take_ready(self.parallel - len(children))
+                threads = threads_for(len(children) + len(ready))
+                for job in ready:
+                    children.append(self.start(job, self.free_device(children), threads))
                 if not children:
                     progress.give_up()
                     break
@@ -86,9 +87,9 @@ class LocalLauncher:
         used = [child.device for child in children]
         return min(self.devices, key=used.count)
 
-    def start(self, job: Job, device: str) -> Child:
-        """Start a training, or go on with it where it left a checkpoint."""
-        command = training_command(job, device=device, threads=self.threads, download=self.download)
+    def start(self, job: Job, device: str, threads: int) -> Child:
+        """Start a training, or go on with it where it left a checkpoint; `threads` as for `training_command`."""
+        command = training_command(job, device=device, threads=threads, download=self.download)
         with log_path(job).open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -109,7 +110,7 @@ def devices_for(name: str) -> tuple[str, ...]:
 
 def threads_for(parallel: int) -> int:
     """CPU threads of each of `parallel` trainings, so that together they use the machine once; 0: torch's default."""
-    return 0 if parallel == 1 else max(1, torch.get_num_threads() // parallel)
+    return 0 if parallel <= 1 else max(1, torch.get_num_threads() // parallel)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from aligncli.engine import launch
+from aligncli.engine.jobs import training_command
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
 from aligncli.engine.run_folder import RunFolder, training_seconds, write_json
 from aligncli.engine.slurm.queue import record_path
@@ -38,7 +39,7 @@ def job(folder, seed=0, *, features=None, starts_from=None, changes=None):
     return Job(recipe, folder / f"run0.5-s{seed}", seed, features, starts_from)
 
 
-LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",), threads=1)
+LAUNCHER = LocalLauncher(parallel=2, devices=("cpu",))
 
 
 @pytest.fixture
@@ -68,6 +69,22 @@ def test_two_trainings_run_side_by_side_and_are_not_run_again(tmp_path):
     written = RunFolder(jobs[0].run_dir).weights_path.stat().st_mtime_ns
     LAUNCHER.run("training", jobs, Recorder())
     assert RunFolder(jobs[0].run_dir).weights_path.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_trainings_share_the_threads_and_one_that_starts_alone_has_them_all(tmp_path, forks, monkeypatch):
+    given = []
+
+    def record(*args, threads, **kwargs):
+        given.append(threads)
+        return training_command(*args, threads=threads, **kwargs)
+
+    monkeypatch.setattr(launch, "training_command", record)
+    jobs = [job(tmp_path, seed) for seed in range(3)]
+    LAUNCHER.run("training", jobs[:2], Recorder())
+    assert given == [threads_for(2)] * 2
+    LAUNCHER.run("training", jobs, Recorder())
+    assert given[2:] == [threads_for(1)] == [0]
 
 
 @pytest.mark.slow

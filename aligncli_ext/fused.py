@@ -113,14 +113,21 @@ class FusedKernel:
 
 def serves(maps: Sequence[Tensor], weight: Tensor) -> bool:
     """Whether the kernel computes such a layer: its channels, outputs and kernel, and where its maps lie."""
-    out_channels, channels, kernel_height, kernel_width = weight.shape
+    return _serves_layer(weight.dtype, weight.shape) and all(
+        level.data_ptr() % ACCESS_BYTES == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps
+    )
+
+
+@functools.cache
+def _serves_layer(dtype: torch.dtype, weight_shape: tuple[int, int, int, int]) -> bool:
+    """Wherever its maps lie; kept, as asking takes as long as a launch."""
+    out_channels, channels, kernel_height, kernel_width = weight_shape
     return (
-        weight.dtype in DTYPES
+        dtype in DTYPES
         and channels % STEP_CHANNELS == 0
         and out_channels <= MOST_OUTPUTS
         and out_channels % OUTPUT_MULTIPLE == 0
         and most_stages(kernel_height + kernel_width, outputs_for(out_channels)) >= _FEWEST_STAGES
-        and all(level.data_ptr() % ACCESS_BYTES == 0 and _image_bytes(level) < _MOST_IMAGE_BYTES for level in maps)
     )
 
 

@@ -190,5 +190,6 @@ def _require_file(path: Path, *, what: str) -> None:
 
 def _unknown_name(name: str, names: list[str]) -> RecipeError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known recipes are {', '.join(names)}"
+    everywhere = "`aligncli recipes list` names the packaged ones, and a recipe of your own is a .py or .json file"
+    hint = f"did you mean {near[0]!r}?" if near else everywhere
     return RecipeError(f"unknown recipe {name!r}: {hint}")

@@ -185,6 +185,7 @@ def test_a_run_is_never_overwritten(run: Run, training: FakeTraining, tmp_path: 
     ("arguments", "message"),
     [
         (["quikstart"], "unknown recipe 'quikstart': did you mean 'quickstart'?"),
+        (["runs/mine"], "unknown recipe 'runs/mine': `aligncli recipes list` names the packaged ones, and a recipe"),
         (["missing.json"], "recipe file missing.json does not exist"),
         (["--seed", str(10**30)], "recipe key 'seed': Input should be less than"),
         (["--set", "schedule.iters=5"], "unknown recipe key 'schedule.iters': did you mean 'schedule.iterations'?"),

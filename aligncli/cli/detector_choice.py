@@ -37,9 +37,11 @@ class DetectorChoice:
         return replace(self, device=options.pick_device(self.device))
 
     def load(self) -> LoadedDetector:
-        """Raises UserErrors."""
+        """To detect with in this process. Raises UserErrors."""
         from aligncli.engine.detectors import load_detector
+        from aligncli.engine.memory import keep_freed_memory
 
+        keep_freed_memory()
         return load_detector(
             self.source,
             device=self.device,

@@ -96,7 +96,9 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     from aligncli.analysis.estimate import estimate_trainings
     from aligncli.cli.study_tables import show_plan
     from aligncli.engine.launch import devices_for, threads_for
+    from aligncli.engine.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the trainings will
     waiting = {job.run_dir: job.recipe for job in plan.jobs if not job.is_finished()}
     device, threads = devices_for(asked.device)[0], threads_for(min(asked.parallel, len(waiting)))
     with output.progress(waiting="building the networks") as reporter:

@@ -88,7 +88,9 @@ def analyze_alignment(
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.alignment.figure4 import write_figures
         from aligncli.analysis.alignment.sources import load_sources, measure_detector
+        from aligncli.engine.process import prepare_process
 
+        prepare_process()
         device = options.pick_device(device)
         loaded = load_sources(
             detectors,

@@ -30,18 +30,18 @@ class DetectorChoice:
         return None if self.amp is None else self.amp.value
 
     def checked(self) -> DetectorChoice:
-        """With a device of this machine. Raises UserErrors before anything is loaded."""
+        """With a device of this machine, in a process that is prepared. Raises UserErrors before anything is loaded."""
         from aligncli.engine.detectors import check_source
+        from aligncli.engine.process import prepare_process
 
+        prepare_process()
         check_source(self.source, parts=self.parts, weights=self.weights, download=self.download)
         return replace(self, device=options.pick_device(self.device))
 
     def load(self) -> LoadedDetector:
         """To detect with in this process. Raises UserErrors."""
         from aligncli.engine.detectors import load_detector
-        from aligncli.engine.memory import keep_freed_memory
 
-        keep_freed_memory()
         return load_detector(
             self.source,
             device=self.device,

@@ -51,7 +51,9 @@ def report(
         raise UserError(f"--out {out} is a folder: expected a file, such as {out / 'report.html'}")
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.report.write import write_comparison, write_run_report
+        from aligncli.engine.process import prepare_process
 
+        prepare_process()
         device = options.pick_device(device)
     parts = options.read_code(code)
     with output.progress(waiting="reading the runs") as reporter:

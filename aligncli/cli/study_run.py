@@ -55,8 +55,10 @@ def run_study(asked: Asked, *, json: bool) -> None:
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
         from aligncli.engine.jobs import require_inputs
+        from aligncli.engine.process import prepare_process
         from aligncli.engine.study_plan import make_plan
 
+    prepare_process()  # steps are timed here for estimates, and Figure 4 is measured here
     changes = parse_assignments(asked.assignments)
     plan = make_plan(studies, scale=scale, seeds=asked.seeds, folder=asked.out, data=asked.data, changes=changes)
     if asked.dry_run:
@@ -96,9 +98,7 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     from aligncli.analysis.estimate import estimate_trainings
     from aligncli.cli.study_tables import show_plan
     from aligncli.engine.launch import devices_for, threads_for
-    from aligncli.engine.memory import keep_freed_memory
 
-    keep_freed_memory()  # as the trainings will
     waiting = {job.run_dir: job.recipe for job in plan.jobs if not job.is_finished()}
     device, threads = devices_for(asked.device)[0], threads_for(min(asked.parallel, len(waiting)))
     with output.progress(waiting="building the networks") as reporter:

@@ -32,10 +32,10 @@ class TrainJob:
 
 def run_job(job: TrainJob, parts: Parts, *, resume: bool, world: World | None) -> None:
     """Train in this process, alone or as one of a world's, whose rank 0 tells."""
-    from aligncli.engine.memory import keep_freed_memory
+    from aligncli.engine.process import prepare_process
 
     options.limit_threads(job.threads)
-    keep_freed_memory()
+    prepare_process()
     if world is None or world.is_main:
         _train_and_tell(job, parts, resume=resume, world=world, output=Output(json=job.json))
         return

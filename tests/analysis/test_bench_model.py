@@ -396,7 +396,7 @@ def result(name, *seconds, **options):
 
 def make_report(*results):
     product = Result("product", "product", 600, [Sample(0, 1.0, 1.0)])
-    subject = {"size": (800, 1333), "batch": 1, "dtype": "float32", "crowded": False}
+    subject = {"size": (800, 1333), "batch": 1, "dtype": "float32", "tf32": False, "crowded": False}
     return ModelReport("model", subject, MACHINE, product, results, peer="peer", paper=PAPER)
 
 
@@ -423,6 +423,7 @@ def test_json_has_all_raw_numbers():
         "device": "cpu",
         "crowded": False,
         "channels_last": False,
+        "tf32": False,
     }
     assert document["machine"]["num_threads"] == torch.get_num_threads()
     assert document["paper"]["milliseconds"]["retinanet_r50"] == 58

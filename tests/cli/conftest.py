@@ -44,8 +44,9 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    """`--threads` is for the whole process, which goes on after a test."""
-    before = torch.get_num_threads()
+def same_process() -> Iterator[None]:
+    """`--threads` and the precision of products are for the whole process, which goes on after a test."""
+    threads, products = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = products

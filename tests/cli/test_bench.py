@@ -99,6 +99,7 @@ def test_a_wrong_contender_ends_with_code_1_and_is_named(run: Run, monkeypatch: 
         (["--dtype", "int8"], "--dtype"),
         (["--device", "abacus"], "abacus"),
         (["--device", "meta"], "--device meta is not measured"),
+        (["--tf32", "--device", "cpu"], "--tf32 is a precision of CUDA's, and the device is cpu: leave it out"),
     ],
 )
 def test_wrong_options_are_one_line(run: Run, arguments: list[str], message: str) -> None:
@@ -194,6 +195,7 @@ def test_a_detector_that_fails_ends_with_code_1_and_is_named(run: Run, monkeypat
         (["retinanet_small@float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
         (["retinanet_smal@bfloat16"], "unknown recipe 'retinanet_smal': did you mean 'retinanet_small'?"),
         (["--device", "meta"], "--device meta is not measured"),
+        (["--tf32", "--device", "cpu"], "--tf32 is a precision of CUDA's, and the device is cpu: leave it out"),
         (["--plot", "bars.svg"], "--plot bars.svg must end in .png"),
         (["--plot", "nowhere/bars.png"], "--plot nowhere/bars.png: there is no folder nowhere"),
         (["--code", "nowhere.py"], "nowhere.py does not exist"),
@@ -242,6 +244,7 @@ def test_training_steps_in_json_are_alone_on_stdout(run: Run) -> None:
         (["--objects", "-1"], "--objects"),
         (["--classes", "0"], "--classes"),
         (["--dtype", "float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
+        (["--tf32", "--device", "cpu"], "--tf32 is a precision of CUDA's, and the device is cpu: leave it out"),
     ],
 )
 def test_wrong_options_of_train_are_one_line(run: Run, arguments: list[str], message: str) -> None:

@@ -21,6 +21,7 @@ LOCATIONS = 24  # compared on a level, of either kind: with all taps on the map,
 CHANNELS = 8  # whose gradients are compared
 # Of the largest value. Float32: at points far from the origin the fraction has few bits left.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+TF32_TOLERANCE = TOLERANCES[torch.float16]  # both have ten bits of a fraction
 TOLERANCE_A_CELL = 2.0  # how much noise may change when a point moves by a cell
 
 
@@ -63,12 +64,15 @@ class Referee:
             "its gradient to the weight": ([weight[:, answer.channels]], [answer.weight]),
             "its gradient to the bias": ([bias], [answer.bias]),
         }
-        tolerance = TOLERANCES[contender.weight.dtype] + TOLERANCE_A_CELL * contender.coordinate_error
+        tolerance = self._tolerance(contender.weight.dtype) + TOLERANCE_A_CELL * contender.coordinate_error
         for what, (given, right) in compared.items():
             error = _relative_error(given, right)
             if not error <= tolerance:  # NaN is an error too
                 return f"{what} is wrong by {error:.1e} of the largest value, allowed are {tolerance:.0e}"
         return None
+
+    def _tolerance(self, dtype: torch.dtype) -> float:
+        return TF32_TOLERANCE if self._case.tf32 and dtype == torch.float32 else TOLERANCES[dtype]
 
     def _answer(self, contender: Contender) -> Answer:
         key = (contender.boxes is self._operands.boxes, contender.clamps)

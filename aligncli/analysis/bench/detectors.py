@@ -43,7 +43,7 @@ class ModelCase:
 
     size: height and width in pixels. dtype: under autocast, if it is not float32. crowded: raise the classifier's
     prior, where weights are random, so that every level has all the candidates it may have. channels_last:
-    lay out torchvision's detectors so, too; ours always are.
+    lay out torchvision's detectors so, too; ours always are. tf32: on CUDA, what float32 is.
     """
 
     size: tuple[int, int] = (800, 1333)
@@ -52,6 +52,7 @@ class ModelCase:
     device: str = "cpu"
     crowded: bool = False
     channels_last: bool = False
+    tf32: bool = False
 
     def small(self) -> ModelCase:
         """One small image, to load code with."""

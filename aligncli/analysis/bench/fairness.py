@@ -57,7 +57,12 @@ def copy_bandwidth(device: str, timer: Timer) -> float:
 
 
 @contextmanager
-def fair_convolutions() -> Iterator[None]:
-    """cuDNN's fastest algorithm, and float32 that is float32: matrix products have no TF32 by default either."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-        yield
+def equal_settings(*, tf32: bool) -> Iterator[None]:
+    """cuDNN's fastest algorithm; on CUDA, float32 that is float32 everywhere, or TF32 in convolutions and products."""
+    products = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = products

@@ -28,7 +28,10 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "forward+backward")
 
 @dataclass(frozen=True)
 class OperatorCase:
-    """One layer on one pyramid: everything that decides what is computed. `size` is height, width in pixels."""
+    """One layer on one pyramid: everything that decides what is computed.
+
+    size: height, width in pixels. tf32: on CUDA, what float32 is.
+    """
 
     levels: tuple[str, ...] = LEVELS
     size: tuple[int, int] = (800, 1333)
@@ -39,6 +42,7 @@ class OperatorCase:
     batch: int = 1
     boxes: Boxes = "refined"
     device: str = "cpu"
+    tf32: bool = False
 
     @property
     def strides(self) -> list[int]:

@@ -28,7 +28,7 @@ from aligncli.analysis.bench.failures import WrongAnswerError, prepare_each
 from aligncli.analysis.bench.fairness import (
     Progress,
     copy_bandwidth,
-    fair_convolutions,
+    equal_settings,
     fast_products,
     fastest_product,
     make_timer,
@@ -80,7 +80,7 @@ def bench_models(
     """
     side = product_side or default_product_side(case.device)
     timer = make_timer(case.device)
-    with fair_convolutions():
+    with equal_settings(tf32=case.tf32):
         by_name = {contender.name: contender for contender in contenders}
         prepared, failures = prepare_each(by_name, lambda name: _prepare(by_name[name], case), progress)
         machine = describe_machine(case.device)

@@ -79,7 +79,7 @@ def describe_conditions(report: ModelReport) -> str:
     images = "one image" if subject["batch"] == 1 else f"{subject['batch']} images"
     threads = "one thread" if machine.num_threads == 1 else f"{machine.num_threads} threads"
     where = f"{threads} of {machine.processor}" if machine.device == "cpu" else machine.device
-    return f"{images} of {height}x{width}, {subject['dtype']}, {where}"
+    return f"{images} of {height}x{width}, {report.precision}, {where}"
 
 
 def describe_ratios(report: ModelReport) -> str:

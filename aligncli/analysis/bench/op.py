@@ -15,7 +15,7 @@ from aligncli.analysis.bench.contenders import OURS, Call, Contender, build_call
 from aligncli.analysis.bench.fairness import (
     Progress,
     copy_bandwidth,
-    fair_convolutions,
+    equal_settings,
     fast_products,
     fastest_product,
     make_timer,
@@ -51,7 +51,7 @@ def bench_operator(
     """
     side = product_side or default_product_side(case.device)
     operands = make_operands(case)
-    with fair_convolutions():
+    with equal_settings(tf32=case.tf32):
         contenders, refusals = _check(names, case, operands, progress)
         calls: dict[Key, Call] = {
             (name, direction): prepare(contender, direction, operands)

@@ -67,6 +67,11 @@ class Report:
     bandwidth: float | None = field(default=None, kw_only=True)  # bytes a second of a large copy, read and written
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
+    @property
+    def precision(self) -> str:
+        """Of what computes on a device: the type, and whether float32 is TF32."""
+        return self.subject["dtype"] + (" with TF32" if self.subject["tf32"] else "")
+
     def parts(self) -> dict[str, list[Result]]:
         """Results by part, in their order."""
         return {

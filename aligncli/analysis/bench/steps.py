@@ -37,7 +37,7 @@ class TrainCase:
     """Everything that decides what is computed but the detector.
 
     size: height and width in pixels. num_objects: ground truths an image. dtype: under autocast, if it is not
-    float32. channels_last: lay out torchvision's detectors so, too; ours always are.
+    float32. channels_last: lay out torchvision's detectors so, too; ours always are. tf32: on CUDA, what float32 is.
     """
 
     size: tuple[int, int] = (512, 512)
@@ -47,6 +47,7 @@ class TrainCase:
     dtype: str = "float32"
     device: str = "cpu"
     channels_last: bool = False
+    tf32: bool = False
 
     def small(self) -> TrainCase:
         """One small image, to load code with."""

@@ -49,6 +49,7 @@ def model(
     width: Width = None,
     batch: shared.Batch = 1,
     dtype: shared.Autocast = shared.AutocastType.float32,
+    tf32: shared.TF32 = False,
     crowded: Crowded = False,
     channels_last: shared.ChannelsLast = False,
     device: options.Device = "auto",
@@ -78,7 +79,7 @@ def model(
         from aligncli.analysis.bench.machine import threads as limit_threads
         from aligncli.analysis.bench.model import bench_models, default_names
 
-        device = shared.device_to_measure(device)
+        device = shared.device_to_measure(device, tf32=tf32)
         options.read_code(code)  # its errors now, not as those of every contender
         contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or default_names())]
         shared.check_types([dtype, *(contender.dtype for contender in contenders)], device)
@@ -89,6 +90,7 @@ def model(
         device=device,
         crowded=crowded,
         channels_last=channels_last,
+        tf32=tf32,
     )
     try:
         with limit_threads(threads), output.progress(waiting="building detectors") as reporter:
@@ -117,7 +119,7 @@ def model(
 def _print(report: ModelReport, output: Output) -> None:
     subject, results = report.subject, report.results
     height, width = subject["size"]
-    output.heading("detectors", f"{shared.count(subject['batch'], 'image')} of {height}x{width}, {subject['dtype']}")
+    output.heading("detectors", f"{shared.count(subject['batch'], 'image')} of {height}x{width}, {report.precision}")
     output.fields(shared.common_conditions(report))
     output.table(
         ("from images to boxes", "ms", "quartiles", "ratio", "paper", "+ MB"),

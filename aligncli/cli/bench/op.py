@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,6 @@ from aligncli.cli.bench import shared
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aligncli.analysis.bench.report import Report, Result
     from aligncli.cli.render import Output
 
@@ -63,6 +61,7 @@ def op(
     in_channels: InChannels = 256,
     out_channels: OutChannels = 256,
     dtype: DtypeChoice = Dtype.float32,
+    tf32: shared.TF32 = False,
     batch: shared.Batch = 1,
     boxes: BoxesChoice = Boxes.refined,
     backend: Backend = "all",
@@ -96,7 +95,7 @@ def op(
         from aligncli.analysis.bench.machine import threads as limit_threads
         from aligncli.analysis.bench.op import bench_operator
 
-        device = shared.device_to_measure(device)
+        device = shared.device_to_measure(device, tf32=tf32)
     names = pick_contenders(peers, backend, device=device)
     case = OperatorCase(
         levels=shared.parse_names("--levels", levels, tuple(STRIDES), all_of=LEVELS),
@@ -108,6 +107,7 @@ def op(
         batch=batch,
         boxes=boxes.value,
         device=device,
+        tf32=tf32,
     )
     try:
         with limit_threads(threads), output.progress(waiting="checking every contender") as reporter:
@@ -147,7 +147,7 @@ def pick_contenders(peers: str, backend: str, *, device: str) -> list[str]:
 
 
 def _print(report: Report, output: Output) -> None:
-    output.heading("RoIConv", describe_layer(report.subject))
+    output.heading("RoIConv", describe_layer(report))
     output.fields(describe_conditions(report))
     for part, results in report.parts().items():
         output.table(
@@ -166,11 +166,12 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def describe_layer(subject: Mapping[str, Any]) -> str:
+def describe_layer(report: Report) -> str:
     """The layer in one line."""
+    subject = report.subject
     kernel, boxes = subject["kernel_size"], subject["boxes"]
     channels = f"{subject['in_channels']} to {subject['out_channels']} channels"
-    return f"{kernel}x{kernel}, {channels}, {subject['dtype']}, {boxes} boxes"
+    return f"{kernel}x{kernel}, {channels}, {report.precision}, {boxes} boxes"
 
 
 def describe_conditions(report: Report) -> dict[str, str]:

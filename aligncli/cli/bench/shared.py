@@ -34,6 +34,10 @@ Autocast = Annotated[AutocastType, typer.Option("--dtype", help="Of convolutions
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Lay out torchvision's detectors in memory as ours.")
 ]
+TF32 = Annotated[
+    bool,
+    typer.Option("--tf32", help="On CUDA, float32 in TF32, as `train` and `eval` have it; it is full without."),
+]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw bars, and a roofline.")]
 Bars = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw bars.")]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, max=1024, help="Images.")]
@@ -46,8 +50,8 @@ Seconds = Annotated[
 ]
 
 
-def device_to_measure(name: str) -> str:
-    """The device behind --device. Raises DeviceError if this machine lacks it, or nobody can time it."""
+def device_to_measure(name: str, *, tf32: bool = False) -> str:
+    """The device behind --device. Raises DeviceError if this machine lacks it, or nobody can time it, or no TF32."""
     import torch
 
     from aligncli.engine.inference import check_device
@@ -56,6 +60,8 @@ def device_to_measure(name: str) -> str:
     check_device(device)
     if torch.device(device).type not in ("cpu", "cuda"):
         raise DeviceError(f"--device {device} is not measured: take cpu or cuda")
+    if tf32 and torch.device(device).type != "cuda":
+        raise DeviceError(f"--tf32 is a precision of CUDA's, and the device is {device}: leave it out")
     return device
 
 

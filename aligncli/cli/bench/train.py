@@ -50,6 +50,7 @@ def train(
     objects: Objects = 7,
     classes: Classes = 80,
     dtype: shared.Autocast = shared.AutocastType.float32,
+    tf32: shared.TF32 = False,
     channels_last: shared.ChannelsLast = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -81,7 +82,7 @@ def train(
         from aligncli.analysis.bench.steps import TrainCase
         from aligncli.analysis.bench.train import DEFAULT_NAMES, bench_training
 
-        device = shared.device_to_measure(device)
+        device = shared.device_to_measure(device, tf32=tf32)
         options.read_code(code)  # its errors now, not as those of every contender
         contenders = [find_contender(name, code=code) for name in dict.fromkeys(names or DEFAULT_NAMES)]
         shared.check_types([dtype, *(contender.dtype for contender in contenders)], device)
@@ -93,6 +94,7 @@ def train(
         dtype=dtype.value,
         device=device,
         channels_last=channels_last,
+        tf32=tf32,
     )
     sweeps = [parse_sweep(text) for text in vary or ()]
     with limit_threads(threads), output.progress(waiting="building detectors") as reporter:
@@ -144,7 +146,7 @@ def _print(report: TrainReport, output: Output) -> None:
 def describe(report: TrainReport) -> str:
     """What a step is given, in one line."""
     subject = report.subject
-    images = f"{shared.count(subject['batch'], 'image')} of {'x'.join(map(str, subject['size']))}, {subject['dtype']}"
+    images = f"{shared.count(subject['batch'], 'image')} of {'x'.join(map(str, subject['size']))}, {report.precision}"
     return f"{images}; {shared.count(subject['num_objects'], 'object')} an image, {subject['num_classes']} classes"
 
 

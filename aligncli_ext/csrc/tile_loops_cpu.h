@@ -146,15 +146,29 @@ ALIGNCLI_INLINE void spread_panels(
 
 // ---------------------------------------------------------------- the weight's gradient
 
+// A unit of locations' gradients of some outputs as a tile reads them; zeros lie where a location is missing.
+template <typename Tile, typename Value = typename Tile::Value>
+ALIGNCLI_INLINE void pack_unit(
+    const Value* grad_rows, int64_t outputs, int64_t num_locations, int64_t num_outputs, Value* packed) {
+  for (int64_t o = 0; o < num_outputs; ++o)
+    for (int64_t row = 0; row < Tile::unit; ++row)
+      packed[o * Tile::unit + row] = row < num_locations ? grad_rows[row * outputs + o] : Value{};
+}
+
 // The gradients of some locations as tiles read them, (outputs / rows, units of locations, rows): in place a tile's
-// next values are a row of outputs apart, in few sets of the cache.
+// next values are a row of outputs apart, in few sets of the cache. Whole units of constant size are vectorised.
 template <typename Tile, typename Value = typename Tile::Value>
 ALIGNCLI_INLINE void pack_outputs(const Value* grad_rows, int64_t outputs, int64_t num_rows, Value* packed) {
   const int64_t depth = Tile::count_units(num_rows);
-  for (int64_t row = 0; row < depth * Tile::unit; ++row, grad_rows += outputs) {
-    for (int64_t o = 0; o < outputs; ++o) {
-      const int64_t at = (o / Tile::rows * depth + row / Tile::unit) * Tile::rows + o % Tile::rows;
-      packed[at * Tile::unit + row % Tile::unit] = row < num_rows ? grad_rows[o] : Value{};
+  for (int64_t k = 0; k < depth; ++k) {
+    const Value* from = grad_rows + k * Tile::unit * outputs;
+    const int64_t num_locations = std::min(Tile::unit, num_rows - k * Tile::unit);
+    for (int64_t o = 0; o < outputs; o += Tile::rows) {
+      Value* const to = packed + (o * depth + k * Tile::rows) * Tile::unit;
+      if (num_locations == Tile::unit && o + Tile::rows <= outputs)
+        pack_unit<Tile>(from + o, outputs, Tile::unit, Tile::rows, to);
+      else
+        pack_unit<Tile>(from + o, outputs, num_locations, std::min(Tile::rows, outputs - o), to);
     }
   }
 }

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from aligncli.engine.slurm.node import Outcome, run_command
 
@@ -23,16 +24,19 @@ def wait_for(path, text):
 def test_the_training_is_told_to_stop_once_and_has_the_time_it_needs(tmp_path):
     log, go_on = tmp_path / "run.log", tmp_path / "go-on"
     call = CALL.format("run_command(['sh', '-c', sys.argv[1], sys.argv[2]], Path(sys.argv[3]))")
-    node = subprocess.Popen(
-        [sys.executable, "-c", call, TRAINING, go_on, log], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for(log, "begun")
-    os.killpg(node.pid, signal.SIGUSR2)  # proctrack/linuxproc signals every process of a job
-    wait_for(log, "told")
-    os.kill(node.pid, signal.SIGTERM)  # the time limit, while the checkpoint is being written
-    time.sleep(0.2)
-    go_on.touch()
-    printed, _ = node.communicate(timeout=10)
+    command = [sys.executable, "-c", call, TRAINING, go_on, log]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as node:
+        try:
+            wait_for(log, "begun")
+            os.killpg(node.pid, signal.SIGUSR2)  # proctrack/linuxproc signals every process of a job
+            wait_for(log, "told")
+            os.kill(node.pid, signal.SIGTERM)  # the time limit, while the checkpoint is being written
+            time.sleep(0.2)
+            go_on.touch()
+            printed, _ = node.communicate(timeout=10)
+        finally:
+            with suppress(ProcessLookupError):  # all have ended, if nothing failed
+                os.killpg(node.pid, signal.SIGKILL)
     assert printed.startswith("Outcome(exit_code=1, seconds=")
     assert printed.strip().endswith("signal='SIGUSR2')")
     assert log.read_text().splitlines() == ["begun", "told"]

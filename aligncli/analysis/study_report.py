@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aligncli.analysis.bench.machine import Machine
 from aligncli.engine.run_folder import write_json, write_text
-from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult
+from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult, count_verdicts
 from aligncli.plain import without_nan
 
 
@@ -22,6 +22,32 @@ def write_report(result: StudyResult, folder: Path, *, machine: Machine, note: s
     values = {"date": date, "machine": asdict(machine), **result.to_json()}
     write_json(path.with_suffix(".json"), without_nan(values))
     write_text(path, to_markdown(result, machine=machine, note=note, date=date))
+    return path
+
+
+def write_summary(results: Sequence[StudyResult], folder: Path, *, machine: Machine, notes: Sequence[str]) -> Path:
+    """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path. `notes`: one a study."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    claims = [(result.table, claim) for result in results for claim in result.claims]
+    rows = [
+        _line([table, claim.text, claim.metric, *_margins(claim), f"**{claim.verdict}**"]) for table, claim in claims
+    ]
+    lines = [
+        "# Revisiting Feature Alignment for One-stage Object Detection: ours beside the paper's",
+        "",
+        f"Scale {results[0].scale}: {count_verdicts([claim for _, claim in claims])}.",
+        "",
+        *(_line(["", "claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "---", "--:", "--:", "---"])),
+        *rows,
+        "",
+        _explain_margins([claim for _, claim in claims]),
+        "",
+    ]
+    tables = [
+        to_markdown(result, machine=machine, note=note, date=date) for result, note in zip(results, notes, strict=True)
+    ]
+    path = folder / f"paper-{results[0].scale}.md"
+    write_text(path, "\n".join([*lines, *tables]))
     return path
 
 
@@ -62,13 +88,20 @@ def _results(result: StudyResult) -> list[str]:
 
 def _claims(claims: Sequence[ClaimResult]) -> list[str]:
     lines = [_line(["claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "--:", "--:", "---"])]
-    for claim in claims:
-        margin, papers = _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
-        lines.append(_line([claim.text, claim.metric, margin, papers, f"**{claim.verdict}**"]))
+    lines += [_line([claim.text, claim.metric, *_margins(claim), f"**{claim.verdict}**"]) for claim in claims]
+    return [*lines, "", _explain_margins(claims)]
+
+
+def _margins(claim: ClaimResult) -> tuple[str, str]:
+    """Ours and the paper's."""
+    return _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
+
+
+def _explain_margins(claims: Sequence[ClaimResult]) -> str:
     interval = "margin: the smallest difference that the claim needs"
     if any(claim.seeds > 1 for claim in claims):
         interval += ", paired by seed, ± half its 95 % confidence interval (Student's t)"
-    return [*lines, "", interval + "."]
+    return interval + "."
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -15,11 +15,10 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_study(incomplete: str) -> list[tuple[str, str]]:
     """Studies that `aligncli ablate` takes, each with its table and title."""
-    from aligncli.catalog import load_study
     from aligncli.cli.studies import ablations
 
-    studies = [load_study(name) for name in ablations()]
-    offered = [*((study.name, f"{study.table}: {study.title}") for study in studies), ("all", "every one of them")]
+    studies = [(study.name, f"{study.table}: {study.title}") for study in ablations()]
+    offered = [*studies, ("all", "every one of them")]
     return [(name, text) for name, text in offered if name.startswith(incomplete)]
 
 

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "errors": ("aligncli errors runs/mine", "aligncli errors runs/conv runs/roiconv"),
     "report": ("aligncli report runs/mine", "aligncli report runs/conv runs/roiconv --out comparison.html"),
     "watch": ("aligncli watch runs/mine", "aligncli watch runs/mine --once --json"),
+    "reproduce": ("aligncli reproduce --jobs 2", "aligncli reproduce --seeds 3 --dry-run"),
     "pilot": ("aligncli pilot --dry-run", "aligncli pilot --roiconv --seeds 3 --jobs 2"),
     "ablate": (
         "aligncli ablate alignment --seeds 3 --jobs 2",

@@ -69,7 +69,10 @@ def run_study(asked: Asked, *, json: bool) -> None:
     launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
         launcher.run("training", plan.jobs, reporter)
-    values = [_conclude(asked, study, plan, output).to_json() for study in studies]
+    results = [_conclude(asked, study, plan, output) for study in studies]
+    if len(results) > 1:
+        _sum_up(asked, studies, results, output)
+    values = [result.to_json() for result in results]
     output.data(values[0] if len(values) == 1 else {"studies": values})
 
 
@@ -131,6 +134,19 @@ def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> StudyRe
     if study.submits:
         _write_submissions(asked, study, plan, output, device=device)
     return result
+
+
+def _sum_up(asked: Asked, studies: Sequence[Study], results: Sequence[StudyResult], output: Output) -> None:
+    """All claims together, and all tables in one file."""
+    from aligncli.analysis.bench.machine import describe_machine
+    from aligncli.analysis.study_report import write_summary
+    from aligncli.cli.study_tables import show_all_claims
+    from aligncli.engine.launch import devices_for
+
+    show_all_claims(output, results)
+    notes = [study.note for study in studies]
+    path = write_summary(results, asked.out, machine=describe_machine(devices_for(asked.device)[0]), notes=notes)
+    output.line(f"all tables: {path}")
 
 
 def _measure_alignment(

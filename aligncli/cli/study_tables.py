@@ -99,6 +99,20 @@ def show_result(output: Output, study: Study, result: StudyResult) -> None:
             output.line(line)
 
 
+def show_all_claims(output: Output, results: Sequence[StudyResult]) -> None:
+    """What several studies say of the paper: a line a claim."""
+    from aligncli.engine.study_results import count_verdicts
+
+    claims = [(result.table, claim) for result in results for claim in result.claims]
+    seeds = "one seed: the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds, paired"
+    output.heading(count_verdicts([claim for _, claim in claims]), seeds)
+    cells = [
+        (table, claim.text, Styled(claim.verdict, VERDICT_STYLES[claim.verdict]), _margin(claim))
+        for table, claim in claims
+    ]
+    output.table(("", "claim", "", "margin"), cells, text_columns=3)
+
+
 def _show_claims(output: Output, claims: Sequence[ClaimResult]) -> None:
     cells = [
         (

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aligncli.config import Claim, Scale, Study
 from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
@@ -148,6 +148,13 @@ def collect(
         rows=tuple(compared),
         claims=tuple(claim for claim in claims if claim is not None),
     )
+
+
+def count_verdicts(claims: Sequence[ClaimResult]) -> str:
+    """How many claims came out how, in words. With one seed the sign alone decides, so nothing is noise."""
+    counts = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in get_args(Verdict)}
+    holding, unclear, failing = counts.values()
+    return f"{holding} of {len(claims)} claims hold, {unclear} are within noise, {failing} do not hold"
 
 
 def compare(row: RowResult, baseline: RowResult, metric: str) -> Delta:

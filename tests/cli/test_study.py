@@ -1,8 +1,9 @@
-"""`aligncli pilot` and `aligncli ablate` as a user types them."""
+"""`aligncli reproduce`, `pilot` and `ablate` as a user types them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from aligncli.analysis import estimate
 from aligncli.analysis.estimate import Estimate
 from aligncli.build import build_model
-from aligncli.config import Recipe
+from aligncli.cli import study_run
+from aligncli.cli.study_run import Asked
+from aligncli.config import Recipe, Study
+from aligncli.data.dataset import Categories
+from aligncli.engine.jobs import LaunchReporter
+from aligncli.engine.launch import LocalLauncher
+from aligncli.engine.run_folder import RunFolder, write_json
+from aligncli.engine.study_plan import Job, Plan
 from tests.cli.command_line import Run
 from tests.engine.processes import ForkedCommand
 
@@ -67,6 +75,79 @@ def test_all_is_every_study_but_the_pilots(run: Run, tmp_path: Path, instant: li
     assert len(everything) == len({item["run"] for item in everything}) == 17
     pilots = [run("pilot", *more, "--out", tmp_path, "--dry-run", "--json").json for more in ([], ["--roiconv"])]
     assert [len(rows) for rows in pilots] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("scale", "count"),
+    [("small", 23), ("photo", 22), ("coco", 30)],
+)
+def test_all_of_the_paper_is_what_its_tables_are_without_rows_twice(
+    run: Run, tmp_path: Path, data_folder: Path, instant: list[Recipe], scale: str, count: int
+) -> None:
+    rest = ["--scale", scale, "--out", tmp_path, "--dry-run", "--json"]
+    rest += [] if scale == "small" else ["--data", data_folder]
+    tables = [run(*command, *rest).json for command in (["pilot"], ["pilot", "--roiconv"], ["ablate", "all"])]
+    everything = run("reproduce", *rest).json
+    assert _settings(everything) == {settings for rows in tables for settings in _settings(rows)}
+    assert len(_settings(everything)) == len(everything) == count
+
+
+def _settings(trainings: list[dict[str, object]]) -> set[str]:
+    """What follows a row's name: rows of two tables with the same settings are one training."""
+    return {str(item["run"]).rsplit("-", 2)[1] for item in trainings}
+
+
+@pytest.fixture
+def made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings that take no time: row after row reaches one AP more, and no weights are kept to look into."""
+
+    def finish(self: LocalLauncher, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+        for number, job in enumerate(jobs):
+            run = RunFolder(job.run_dir)
+            run.create(job.recipe, Categories(("ring",), (1,)), device="cpu")
+            metrics = dict.fromkeys(("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl"), 30.0 + number)
+            run.append_metrics({"iteration": job.recipe.schedule.iterations, "evaluation": metrics})
+            write_json(run.evaluation_path, {"metrics": metrics})
+
+    monkeypatch.setattr(LocalLauncher, "run", finish)
+    ious = {"conv": 50.0, "deform": 60.0, "guided": 55.0, "roi_conv": 100.0}
+    parts = ("confident", "share >= .5", "share >= .7", "on objects", "all")
+
+    def look(asked: Asked, study: Study, plan: Plan, *_: object, **__: object) -> dict[Path, dict[str, float]]:
+        return {plan.runs[study.name, row.name, 0].run_dir: dict.fromkeys(parts, ious[row.name]) for row in study.rows}
+
+    monkeypatch.setattr(study_run, "_measure_alignment", look)
+
+
+@pytest.mark.usefixtures("made_up_runs")
+def test_all_of_the_paper_ends_with_its_claims_and_one_document(run: Run, tmp_path: Path) -> None:
+    ended = run("reproduce", "--out", tmp_path, "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    tables = ["Table 1", "Table 2", "Table 3", "Table 4", "Table 5", "Table 6", "Figure 4"]
+    places = [ended.stdout.index(f"{table}: ") for table in tables]
+    assert places == sorted(places)
+    claims = ended.stdout[places[-1] :]
+    document = (tmp_path / "paper-small.md").read_text()
+    overview, *sections = document.split("\n## ")
+    assert [section.partition(":")[0] for section in sections if "1x1" not in section.partition("\n")[0]] == tables
+    judged = run("reproduce", "--out", tmp_path, "--device", "cpu", "--json").json["studies"]
+    verdicts = [claim["verdict"] for study in judged for claim in study["claims"]]
+    assert {"holds", "does not hold"} == set(verdicts)
+    counted = f"{verdicts.count('holds')} of {len(verdicts)} claims hold, 0 are within noise"
+    assert counted in claims
+    assert counted in overview
+    assert overview.count("**holds**") == verdicts.count("holds")
+    for study in judged:
+        assert f"## {study['table']}: {study['title']}\n" in document
+        for claim in study["claims"]:
+            assert document.count(claim["text"]) == 2  # above all, and below its table
+
+
+@pytest.mark.usefixtures("made_up_runs")
+def test_one_study_has_no_overview(run: Run, tmp_path: Path) -> None:
+    ended = run("ablate", "alignment", "--out", tmp_path, "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    assert sorted(path.name for path in tmp_path.glob("*.md")) == ["alignment-small.md"]
 
 
 def test_the_paper_s_own_setting_needs_one_line_a_table(run: Run, tmp_path: Path, instant: list[Recipe]) -> None:

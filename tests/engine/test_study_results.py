@@ -9,7 +9,7 @@ from aligncli.catalog import load_study
 from aligncli.config import Claim
 from aligncli.engine.run_folder import RunFolder, write_json
 from aligncli.engine.study_plan import make_plan
-from aligncli.engine.study_results import StudyResult, collect, compare, half_width, judge, row_result
+from aligncli.engine.study_results import StudyResult, collect, compare, count_verdicts, half_width, judge, row_result
 from aligncli.errors import CheckpointError
 
 ROI_BEATS_CONV = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
@@ -63,6 +63,13 @@ def test_a_claim_about_a_row_that_was_not_run_is_not_judged():
     cited = row_result("conv", "Conv", {}, {"AP": 35.2})
     assert judge(ROI_BEATS_CONV, [rows([52.0], [51.0])[0], cited]) is None
     assert not cited.measured
+
+
+def test_verdicts_are_counted():
+    values = (([52.0], [51.0]), ([50.0], [51.0]), ([52.0, 50.0], [51.0, 51.5]))
+    holds, fails, noise = (judge(ROI_BEATS_CONV, rows(*pair)) for pair in values)
+    assert count_verdicts([]) == "0 of 0 claims hold, 0 are within noise, 0 do not hold"
+    assert count_verdicts([fails, holds, noise, holds]) == "2 of 4 claims hold, 1 are within noise, 1 do not hold"
 
 
 def test_half_width_of_hand_computed_intervals():

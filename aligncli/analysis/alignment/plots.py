@@ -34,7 +34,7 @@ COLOURS: tuple[Colour, ...] = (BLUE, PURPLE, GREEN, VERMILLION, ORANGE, SKY, (0.
 OWN_COLOURS = {"conv": BLUE, "deformable conv": PURPLE, "anchor-guided conv": GREEN, "RoIConv": VERMILLION}
 DASHES = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1.2, 1.2)))
 SINGULAR = {"refined anchors": "refined anchor", "anchors": "anchor", "decoded boxes": "decoded box"}
-LABEL_WIDTH = 42  # characters, then a new line: three panels stand side by side
+LABEL_WIDTH = 45  # characters, then a new line: three panels stand side by side
 SPIKE = 0.5  # share in one bin from which on the other curves set the height of the panel
 
 

@@ -48,12 +48,10 @@ def ask_recipe() -> str | None:
 
 def ask_study() -> str | None:
     """The name of a study that `aligncli ablate` takes."""
-    from aligncli.catalog import load_study
     from aligncli.cli.studies import ablations
 
-    studies = map(load_study, ablations())
     return choose(
-        "Which study?", [Item(f"{study.name:13}  {study.table}: {study.title}", study.name) for study in studies]
+        "Which study?", [Item(f"{study.name:13}  {study.table}: {study.title}", study.name) for study in ablations()]
     )
 
 

@@ -82,7 +82,7 @@ def _things_to_do() -> list[Item[Command | Ask]]:
         _command("Train a first detector: embedded data, a few minutes", ["train"], section=section),
         Item("Train a recipe ...", _train_recipe, section, "aligncli train RECIPE"),
         Item("Use my own images, or COCO ...", _use_data, section, "aligncli data ..."),
-        Item("Reproduce the paper's experiments ...", _run_study, section, "aligncli ablate STUDY"),
+        Item("Reproduce the paper's experiments ...", _run_study, section, "aligncli reproduce"),
         _command("See all runs", ["runs", "list"], section=section),
         _command("Examine this machine", ["doctor"], section=section),
     ]
@@ -166,12 +166,12 @@ def _about_data(data: DataFolder) -> Command | None:
 
 
 def _run_study() -> Command | None:
-    from aligncli.catalog import load_study, study_names
-    from aligncli.cli.studies import PILOT, PILOT_ROI_CONV
+    from aligncli.cli.studies import PILOT, PILOT_ROI_CONV, all_studies
 
     heads = {PILOT: ["pilot"], PILOT_ROI_CONV: ["pilot", "--roiconv"]}
-    items: list[Item[Command | Ask]] = []
-    for study in map(load_study, study_names()):
+    everything = partial(_about_study, ["reproduce"], "Every table and figure")
+    items: list[Item[Command | Ask]] = [Item("All of them", everything, "", command_line(["reproduce"]))]
+    for study in all_studies():
         head = heads.get(study.name, ["ablate", study.name])
         ask = partial(_about_study, head, f"{study.table}: {study.title}")
         items.append(Item(f"{study.table:24} {study.title}", ask, "", command_line(head)))

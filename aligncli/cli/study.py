@@ -56,7 +56,7 @@ def reproduce(
     dry_run: DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Every table and figure of the paper: Tables 1 to 6 and Figure 4, and Table 7 where --scale is coco.
+    """Reproduce the paper: Tables 1 to 6 and Figure 4, and Table 7 where --scale is coco.
 
     Ends with the paper's claims, a line each, and one document of all. The default takes about an hour with --jobs 2
     on two cores. Stop it with Ctrl-C and start it again: finished rows are not trained twice.

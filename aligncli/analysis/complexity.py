@@ -41,18 +41,19 @@ def count_parameters(model: nn.Module) -> Parameters:
     return Parameters(total=sum(size for size, _ in sizes), trainable=sum(size for size, trains in sizes if trains))
 
 
-def count_flops(detector: RawForward, height: int, width: int) -> dict[str, int]:
+def count_flops(detector: RawForward, height: int, width: int, *, training: bool = False) -> dict[str, int]:
     """FLOPs of inference on one image of `height` x `width` input pixels, by top-level module.
 
     The values add up to the whole; modules without any are left out, and what runs outside of any module's
-    forward is under "other". The detector is counted in eval mode and left as it was.
+    forward is under "other". The detector is counted in eval mode and left as it was. `training`: the forward pass of
+    a training step instead, which differs where proposals are sampled.
     """
     module = cast("nn.Module", detector)
     counter = FlopCounterMode(display=False)
     with (
         FakeTensorMode(allow_non_fake_inputs=True),  # parameters are real, whatever follows is not
         torch.no_grad(),
-        _evaluating(module),
+        _in_mode(module, training=training),
         counter,
     ):
         _Whole(module)(torch.empty(1, 3, height, width, device=next(module.parameters()).device))
@@ -86,12 +87,12 @@ def _by_top_level(totals: dict[str, int], names: list[str]) -> dict[str, int]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module has its own mode back (frozen ones may differ)."""
+def _in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """That mode inside; afterwards every module has its own mode back (frozen ones may differ)."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in modes:
+            module.training = before

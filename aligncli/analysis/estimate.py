@@ -1,11 +1,11 @@
 """What a training will take, before it is run: time, operations and memory, derived from its own network.
 
 Time: real training steps of the recipe's network are timed on this device, on as much of a batch as PROBE_FLOPS
-allow (fewer images first, then smaller ones), and scaled by the operations of the whole batch. A small recipe is
+allow (fewer images first, then smaller ones), and scaled by the operations of the whole batch over those of the part,
+which are counted as it runs: a two-stage detector finds fewer boxes to sample in a small image. A small recipe is
 timed in full. Loading images, evaluating and starting up are not in it.
 Memory: weights, gradients, the optimizer's moments, and everything that the backward pass keeps of the largest
-batch, counted on fake tensors: shapes without values. Temporary buffers and the framework itself are not in it. A
-two-stage detector is counted with the proposals that it tests, which are more than the samples that it trains on.
+batch, counted on fake tensors: shapes without values. Temporary buffers and the framework itself are not in it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from aligncli.analysis.bench.machine import threads as limited_to
 from aligncli.analysis.complexity import count_flops
 from aligncli.build import NO_PARTS, Parts, build_model
 from aligncli.config import AdamWConfig, Recipe, ShapesConfig
 from aligncli.data.dataset import Target
-from aligncli.engine.inference import autocast
+from aligncli.engine.inference import autocast, to_unit_range
 from aligncli.engine.train import Trainer
 from aligncli.models.detector import Detector
 
@@ -37,6 +38,7 @@ BACKWARD_FACTOR = 3  # a training step is a forward pass and, for inputs and wei
 COCO_CLASSES = 80  # the number of classes changes the predictors alone
 ASPECT = 4 / 3  # of a photograph
 STEP = 128  # pixels: a probe's sides are its multiples, so every level has cells
+Probe = tuple[list[Tensor], list[Target]]  # images (3, H, W) uint8
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,21 @@ def estimate_training(recipe: Recipe, *, device: str, parts: Parts = NO_PARTS) -
 
     @cache
     def flops(size: tuple[int, int]) -> int:
-        return sum(count_flops(detector, *size).values())
+        return sum(count_flops(detector, *size, training=True).values())
 
     size = typical_size(recipe)
     memory = training_memory(detector, recipe, largest_size(recipe), batch)
     images, probed = affordable(flops, batch, size, PROBE_FLOPS[torch.device(device).type])
-    seconds = seconds_a_step(detector, recipe, images, probed, num_classes=num_classes, device=device)
+    probe = noise_batch(images, probed, num_classes)
+    seconds = seconds_a_step(detector, recipe, probe, device=device)
+    timed = forward_flops(detector, probe, device=device)
+    # More than is counted of the detector is what the losses alone read, such as scores of the DPM: every image has it.
+    # Less is samples that a part has not.
+    whole = flops(size) * batch * max(1.0, timed / (flops(probed) * images))
     steps = schedule.iterations * schedule.accumulate
     return Estimate(
-        flops=BACKWARD_FACTOR * flops(size) * batch * steps,
-        seconds=seconds * (flops(size) * batch) / (flops(probed) * images) * steps,
+        flops=BACKWARD_FACTOR * whole * steps,
+        seconds=seconds * whole / timed * steps,
         memory=memory,
     )
 
@@ -133,11 +140,8 @@ def affordable(
     return images, size
 
 
-def seconds_a_step(
-    detector: Detector, recipe: Recipe, images: int, size: tuple[int, int], *, num_classes: int, device: str
-) -> float:
-    """Of the fastest of TIMED_STEPS training steps on noise with a few boxes, after one that warms up."""
-    batch = noise_batch(images, size, num_classes)
+def seconds_a_step(detector: Detector, recipe: Recipe, batch: Probe, *, device: str) -> float:
+    """Of the fastest of TIMED_STEPS training steps, after one that warms up."""
     steps = {"schedule.accumulate": 1, "schedule.iterations": 1 + TIMED_STEPS}  # a scheduler refuses any more
     trainer = Trainer(recipe.changed(steps), detector, device=device)
     fastest = float("inf")
@@ -149,7 +153,15 @@ def seconds_a_step(
     return fastest
 
 
-def noise_batch(images: int, size: tuple[int, int], num_classes: int) -> tuple[list[Tensor], list[Target]]:
+def forward_flops(detector: Detector, batch: Probe, *, device: str) -> int:
+    """Of a training step's forward pass on that very batch; `detector` is on the device."""
+    images, targets = batch
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        detector.train()([to_unit_range(image, device) for image in images], targets)
+    return counter.get_total_flops()
+
+
+def noise_batch(images: int, size: tuple[int, int], num_classes: int) -> Probe:
     """Images of noise with 6 boxes each, the same every time."""
     generator = torch.Generator().manual_seed(0)
     height, width = size

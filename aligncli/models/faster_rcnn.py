@@ -85,7 +85,8 @@ class FasterRCNN(Detector):
     def candidates(self, features: list[Tensor], geometry: Geometry) -> list[Candidates]:
         """What the detector costs, in static shapes, for `raw_forward`: everything but NMS among proposals.
 
-        As many boxes as there would be proposals at most: those with the best objectness, overlapping or not.
+        As many boxes as there would be proposals at most, in training as there would be samples: those with the best
+        objectness, overlapping or not.
         """
         objectness, deltas = (
             torch.cat([flatten_cells(level, size) for level in levels], dim=1)
@@ -94,7 +95,8 @@ class FasterRCNN(Detector):
         generator = self.rpn.anchor_generator
         assert isinstance(generator, CellAnchors)
         anchors = generator.of_maps(features)
-        count = min(self.rpn.post_nms_top_n(), len(anchors))
+        sampled, kept = self.roi_heads.fg_bg_sampler.batch_size_per_image, self.rpn.post_nms_top_n()
+        count = min(sampled if self.training else kept, len(anchors))
         best = objectness[..., 0].topk(count, dim=1).indices  # (N, P)
         deltas = deltas.gather(1, best[..., None].expand(-1, -1, 4))
         proposals = clip_boxes(decode_boxes(anchors[best], deltas), geometry.sizes)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from aligncli.analysis import estimate
+from aligncli.analysis.complexity import count_flops
 from aligncli.analysis.estimate import (
     affordable,
     estimate_training,
     estimate_trainings,
+    forward_flops,
     kept_for_backward,
     noise_batch,
     training_memory,
@@ -31,7 +33,7 @@ from tests.helpers import tiny_recipe
         ("aligndet_small_conv", 1.1),
         ("retinanet_small", 1.1),
         ("refinedet_small", 1.1),
-        ("faster_rcnn_small_fpn", 1.5),  # counted with 100 proposals, trained on 64 samples
+        ("faster_rcnn_small_fpn", 1.1),
     ],
 )
 def test_memory_is_what_a_real_step_keeps(name: str, most: float) -> None:
@@ -108,8 +110,8 @@ def test_time_and_operations_follow_the_schedule(monkeypatch: pytest.MonkeyPatch
 def test_a_large_network_is_timed_on_a_part_and_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def timed(_: object, __: object, images: int, size: tuple[int, int], **___: object) -> float:
-        asked.append((images, size))
+    def timed(_: object, __: object, batch: estimate.Probe, **___: object) -> float:
+        asked.append(len(batch[0]))
         return 1.0
 
     monkeypatch.setattr(estimate, "seconds_a_step", timed)
@@ -117,8 +119,39 @@ def test_a_large_network_is_timed_on_a_part_and_scaled(monkeypatch: pytest.Monke
     whole = estimate_training(recipe, device="cpu")
     monkeypatch.setattr(estimate, "PROBE_FLOPS", {"cpu": whole.flops / estimate.BACKWARD_FACTOR / 4})
     part = estimate_training(recipe, device="cpu")
-    assert [images for images, _ in asked] == [8, 2]
+    assert asked == [8, 2]
     assert part.seconds == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("name", ["retinanet_small", "refinedet_small", "fcos_small"])
+def test_what_is_counted_on_a_part_is_what_is_counted_of_the_whole(name: str) -> None:
+    detector = build_model(load_recipe(name), 6)
+    whole = 2 * sum(count_flops(detector, 128, 128, training=True).values())
+    assert forward_flops(detector, noise_batch(2, (128, 128), 6), device="cpu") == whole
+
+
+def test_the_dpm_s_scores_are_counted_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "seconds_a_step", lambda *_, **__: 1.0)
+    recipe = load_recipe("aligndet_small").changed({"schedule.iterations": 1, "weights": "none"})
+    made = estimate_training(recipe, device="cpu")
+    detector = build_model(recipe, 6)
+    batch = noise_batch(recipe.schedule.batch_size, typical_size(recipe), 6)
+    assert made.flops == pytest.approx(estimate.BACKWARD_FACTOR * forward_flops(detector, batch, device="cpu"))
+    detected = sum(count_flops(detector, *typical_size(recipe)).values())
+    assert made.flops > 1.05 * estimate.BACKWARD_FACTOR * recipe.schedule.batch_size * detected
+
+
+def test_a_two_stage_detector_is_counted_with_the_samples_that_it_has() -> None:
+    """Of three recipes that differ in samples alone; a part that has fewer to offer is counted with those."""
+    recipe = load_recipe("faster_rcnn_small_fpn")
+    counts = {}
+    for samples in (16, 64, 4096):
+        detector = build_model(recipe.changed({"model.roi_head.num_samples": samples}), 6)
+        whole = sum(count_flops(detector, 128, 128, training=True).values())
+        counts[samples] = whole, forward_flops(detector, noise_batch(1, (128, 128), 6), device="cpu")
+    assert counts[16][0] < counts[64][0] < counts[4096][0]
+    assert counts[16][1] == counts[16][0]
+    assert counts[4096][1] < counts[4096][0] / 2
 
 
 @pytest.mark.slow

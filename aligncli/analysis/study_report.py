@@ -29,13 +29,14 @@ def write_summary(results: Sequence[StudyResult], folder: Path, *, machine: Mach
     """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path. `notes`: one a study."""
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     claims = [(result.table, claim) for result in results for claim in result.claims]
+    seeds = "one seed, so that the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds"
     rows = [
         _line([table, claim.text, claim.metric, *_margins(claim), f"**{claim.verdict}**"]) for table, claim in claims
     ]
     lines = [
         "# Revisiting Feature Alignment for One-stage Object Detection: ours beside the paper's",
         "",
-        f"Scale {results[0].scale}: {count_verdicts([claim for _, claim in claims])}.",
+        f"Scale {results[0].scale}, {seeds}: {count_verdicts([claim for _, claim in claims])}.",
         "",
         *(_line(["", "claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "---", "--:", "--:", "---"])),
         *rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def data_folder(tmp_path: Path) -> Path:
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of two iterations on shapes."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.raises(SystemExit) as exit_:
+    with _unchanged_process(), pytest.raises(SystemExit) as exit_:
         main(["train", "--device", "cpu", "--out", str(run_dir), *TINY_SHAPES])
     assert exit_.value.code == 0
     return run_dir
@@ -45,7 +46,14 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def same_process() -> Iterator[None]:
-    """`--threads` and the precision of products are for the whole process, which goes on after a test."""
+    """What a command sets for its whole process, which goes on after a test, is taken back."""
+    with _unchanged_process():
+        yield
+
+
+@contextmanager
+def _unchanged_process() -> Iterator[None]:
+    """`--threads`, and the precision of products."""
     threads, products = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
     yield
     torch.set_num_threads(threads)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from aligncli.analysis.bench.machine import Machine
 from aligncli.engine.run_folder import write_json, write_text
-from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult, count_verdicts
+from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult, claims_of, count_verdicts
 from aligncli.plain import without_nan
+
+CLAIM_COLUMNS = {"claim": "---", "metric": "---", "margin": "--:", "paper's": "--:", "": "---"}  # and how they align
 
 
 def write_report(result: StudyResult, folder: Path, *, machine: Machine, note: str) -> Path:
@@ -28,18 +30,16 @@ def write_report(result: StudyResult, folder: Path, *, machine: Machine, note: s
 def write_summary(results: Sequence[StudyResult], folder: Path, *, machine: Machine, notes: Sequence[str]) -> Path:
     """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path. `notes`: one a study."""
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    claims = [(result.table, claim) for result in results for claim in result.claims]
+    claims = claims_of(results)
     seeds = "one seed, so that the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds"
-    rows = [
-        _line([table, claim.text, claim.metric, *_margins(claim), f"**{claim.verdict}**"]) for table, claim in claims
-    ]
     lines = [
         "# Revisiting Feature Alignment for One-stage Object Detection: ours beside the paper's",
         "",
         f"Scale {results[0].scale}, {seeds}: {count_verdicts([claim for _, claim in claims])}.",
         "",
-        *(_line(["", "claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "---", "--:", "--:", "---"])),
-        *rows,
+        _line(["", *CLAIM_COLUMNS]),
+        _line(["---", *CLAIM_COLUMNS.values()]),
+        *(_line([table, *_claim_cells(claim)]) for table, claim in claims),
         "",
         _explain_margins([claim for _, claim in claims]),
         "",
@@ -88,14 +88,13 @@ def _results(result: StudyResult) -> list[str]:
 
 
 def _claims(claims: Sequence[ClaimResult]) -> list[str]:
-    lines = [_line(["claim", "metric", "margin", "paper's", ""]), _line(["---", "---", "--:", "--:", "---"])]
-    lines += [_line([claim.text, claim.metric, *_margins(claim), f"**{claim.verdict}**"]) for claim in claims]
-    return [*lines, "", _explain_margins(claims)]
+    head = [_line(list(CLAIM_COLUMNS)), _line(list(CLAIM_COLUMNS.values()))]
+    return [*head, *(_line(_claim_cells(claim)) for claim in claims), "", _explain_margins(claims)]
 
 
-def _margins(claim: ClaimResult) -> tuple[str, str]:
-    """Ours and the paper's."""
-    return _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
+def _claim_cells(claim: ClaimResult) -> list[str]:
+    ours, papers = _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
+    return [claim.text, claim.metric, ours, papers, f"**{claim.verdict}**"]
 
 
 def _explain_margins(claims: Sequence[ClaimResult]) -> str:

@@ -101,9 +101,9 @@ def show_result(output: Output, study: Study, result: StudyResult) -> None:
 
 def show_all_claims(output: Output, results: Sequence[StudyResult]) -> None:
     """What several studies say of the paper: a line a claim."""
-    from aligncli.engine.study_results import count_verdicts
+    from aligncli.engine.study_results import claims_of, count_verdicts
 
-    claims = [(result.table, claim) for result in results for claim in result.claims]
+    claims = claims_of(results)
     seeds = "one seed: the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds, paired"
     output.heading(count_verdicts([claim for _, claim in claims]), seeds)
     cells = [

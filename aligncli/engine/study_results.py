@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from aligncli.config import Claim, Scale, Study
 from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
@@ -150,11 +150,16 @@ def collect(
     )
 
 
+def claims_of(results: Sequence[StudyResult]) -> list[tuple[str, ClaimResult]]:
+    """All claims of several studies, each with its table."""
+    return [(result.table, claim) for result in results for claim in result.claims]
+
+
 def count_verdicts(claims: Sequence[ClaimResult]) -> str:
     """How many claims came out how, in words. With one seed the sign alone decides, so nothing is noise."""
-    counts = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in get_args(Verdict)}
-    holding, unclear, failing = counts.values()
-    return f"{holding} of {len(claims)} claims hold, {unclear} are within noise, {failing} do not hold"
+    verdicts = [claim.verdict for claim in claims]
+    hold, unclear, fail = (verdicts.count(verdict) for verdict in ("holds", "within noise", "does not hold"))
+    return f"{hold} of {len(claims)} claims hold, {unclear} are within noise, {fail} do not hold"
 
 
 def compare(row: RowResult, baseline: RowResult, metric: str) -> Delta:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from aligncli.analysis.bench import contenders, detectors, fairness, memory
@@ -147,6 +148,13 @@ def test_detectors_are_tables_that_fit_a_terminal(run: Run, monkeypatch: pytest.
     assert "preparing 2/2" in ended.stderr
     assert "splitting 2/2" in ended.stderr
     assert "memory" not in ended.stderr
+
+
+def test_every_contender_is_in_full_precision(run: Run) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    ended = run(*PAIR)
+    assert ended.code == 0, ended.stderr
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_detectors_in_json_are_alone_on_stdout(run: Run) -> None:

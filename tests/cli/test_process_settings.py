@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from aligncli.analysis.bench import fairness
 from tests.cli.command_line import TINY_SHAPES, Run
 
 
@@ -29,17 +28,6 @@ def test_products_have_the_precision_of_convolutions(
     torch.backends.cuda.matmul.allow_tf32 = False
     _run(run, command, trained_run, tmp_path)
     assert torch.backends.cuda.matmul.allow_tf32
-
-
-def test_bench_has_every_contender_in_full_precision(
-    run: Run, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(fairness.PRODUCT_SIDES, "cpu", 64)  # this machine's own rate takes a moment instead of seconds
-    monkeypatch.setattr(fairness, "COPIED", 1 << 20)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    command = ("bench", "model", "{run}", "--quick", "--height", "64", "--width", "64", "--seconds", "0.1")
-    _run(run, command, trained_run, tmp_path)
-    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def _run(run: Run, command: tuple[str, ...], trained_run: Path, folder: Path) -> None:

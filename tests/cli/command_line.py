@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from aligncli.catalog import load_recipe
+from aligncli.config import Recipe
 from aligncli.data.dataset import Categories
 from aligncli.engine.run_folder import RunFolder, write_json
 
@@ -44,14 +45,16 @@ class Ended:
 Run = Callable[..., Ended]
 
 
-def make_run_folder(root: Path, *, average_precision: float = 40.0) -> Path:
-    """The small files of a run that was evaluated after its last iteration; it has no weights."""
-    recipe = load_recipe("quickstart")
+def make_run_folder(
+    root: Path, *, average_precision: float = 40.0, recipe: Recipe | None = None, metrics: Sequence[str] = ("AP",)
+) -> Path:
+    """The small files of a run that was evaluated after its last iteration, all metrics alike; it has no weights."""
+    recipe = recipe or load_recipe("quickstart")
     folder = RunFolder(root)
     folder.create(recipe, Categories(("ring",), (1,)), device="cpu")
-    metrics = {"AP": average_precision}
-    folder.append_metrics({"iteration": recipe.schedule.iterations, "evaluation": metrics})
-    write_json(folder.evaluation_path, {"metrics": metrics})
+    values = dict.fromkeys(metrics, average_precision)
+    folder.append_metrics({"iteration": recipe.schedule.iterations, "evaluation": values})
+    write_json(folder.evaluation_path, {"metrics": values})
     return root
 
 

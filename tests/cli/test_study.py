@@ -14,12 +14,10 @@ from aligncli.build import build_model
 from aligncli.cli import study_run
 from aligncli.cli.study_run import Asked
 from aligncli.config import Recipe, Study
-from aligncli.data.dataset import Categories
 from aligncli.engine.jobs import LaunchReporter
 from aligncli.engine.launch import LocalLauncher
-from aligncli.engine.run_folder import RunFolder, write_json
 from aligncli.engine.study_plan import Job, Plan
-from tests.cli.command_line import Run
+from tests.cli.command_line import Run, make_run_folder
 from tests.engine.processes import ForkedCommand
 
 ABLATIONS = ("aligndet", "alignment", "assignment", "kernel", "testdev", "figure4")
@@ -102,12 +100,9 @@ def made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings that take no time: row after row reaches one AP more, and no weights are kept to look into."""
 
     def finish(self: LocalLauncher, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+        metrics = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
         for number, job in enumerate(jobs):
-            run = RunFolder(job.run_dir)
-            run.create(job.recipe, Categories(("ring",), (1,)), device="cpu")
-            metrics = dict.fromkeys(("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl"), 30.0 + number)
-            run.append_metrics({"iteration": job.recipe.schedule.iterations, "evaluation": metrics})
-            write_json(run.evaluation_path, {"metrics": metrics})
+            make_run_folder(job.run_dir, average_precision=30.0 + number, recipe=job.recipe, metrics=metrics)
 
     monkeypatch.setattr(LocalLauncher, "run", finish)
     ious = {"conv": 50.0, "deform": 60.0, "guided": 55.0, "roi_conv": 100.0}

@@ -7,6 +7,7 @@ The order matters for speed: top-k runs on logits, rows before classes, and only
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,9 @@ class Postprocess(nn.Module):
 
     def forward(self, levels: Sequence[Candidates], sizes: Tensor) -> list[dict[str, Tensor]]:
         """`sizes` (N, 2): image heights and widths in pixels, to which boxes are clipped."""
-        best = [self._top(level) for level in levels]
-        logits, labels = (torch.cat([part[i] for part in best], dim=1) for i in (0, 1))
-        boxes = clip_boxes(torch.cat([part[2] for part in best], dim=1), sizes)
+        logits, labels, references, values = zip(*(self._top(level) for level in levels), strict=True)
+        logits, labels = torch.cat(logits, dim=1).float(), torch.cat(labels, dim=1)
+        boxes = clip_boxes(decode_levels(levels, references, values), sizes)
         image, row = (logits > self.logit_threshold).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[image, row], logits[image, row].sigmoid(), labels[image, row]
         # One NMS for the batch: group = image and class. It tells groups apart by shifting their boxes,
@@ -66,8 +67,8 @@ class Postprocess(nn.Module):
             detections.append({"boxes": boxes[mine], "scores": scores[mine], "labels": labels[mine]})
         return detections
 
-    def _top(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor]:
-        """The best candidates of a level: logits (N, T), labels (N, T), decoded boxes (N, T, 4)."""
+    def _top(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best candidates of a level: logits (N, T), labels (N, T), references and values (N, T, 4)."""
         num_images, _, num_classes = level.logits.shape
         logits, row, labels = best_logits(level.logits, self.candidates_per_level)
         references = level.references.expand(num_images, -1, -1)
@@ -75,7 +76,20 @@ class Postprocess(nn.Module):
         # A class has a box of its own, or shares its row's
         own = row * num_classes + labels if level.values.dim() == 4 else row
         values = level.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
-        return logits.float(), labels, level.decode(references, values.float())
+        return logits, labels, references, values
+
+
+def decode_levels(levels: Sequence[Candidates], references: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """Boxes (N, T, 4) of all levels from each one's references and values, (N, T_l, 4).
+
+    Neighbours that share a `decode`, as the levels of one head do, are decoded in one call.
+    """
+    boxes = []
+    rows = zip(levels, references, values, strict=True)
+    for decode, group in groupby(rows, key=lambda row: row[0].decode):
+        _, own_references, own_values = zip(*group, strict=True)
+        boxes.append(decode(torch.cat(own_references, dim=1), torch.cat(own_values, dim=1).float()))
+    return torch.cat(boxes, dim=1)
 
 
 def best_logits(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

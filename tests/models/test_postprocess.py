@@ -1,5 +1,7 @@
 """From dense predictions to detections, on numbers made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -56,6 +58,20 @@ def test_a_class_may_have_a_box_of_its_own():
     found = postprocess()([Candidates(scores.logit(), values, reference, decode_boxes)], SIZES)[0]
     assert found["labels"].tolist() == [1, 1, 0, 0]
     assert found["boxes"].tolist() == [[50, 20, 60, 30], [60, 80, 80, 100], [40, 60, 60, 80], [40, 40, 50, 50]]
+
+
+def test_levels_of_one_head_are_decoded_in_one_call_and_those_of_another_by_its_own():
+    calls = []
+
+    def shifted(references, values):
+        calls.append(references.shape[1])
+        return decode_boxes(references, values) + 50
+
+    levels = [level([[20 * i, 0, 20 * i + 9, 9]], [[0.9 - 0.1 * i]]) for i in range(3)]
+    levels = [replace(one, decode=shifted) for one in levels[:2]] + levels[2:]
+    found = postprocess()(levels, SIZES)[0]
+    assert calls == [2]
+    assert found["boxes"].tolist() == [[50, 50, 59, 59], [70, 50, 79, 59], [40, 0, 49, 9]]
 
 
 @pytest.mark.parametrize("seed", range(4))

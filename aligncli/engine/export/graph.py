@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aligncli.boxes import clip_boxes
 from aligncli.engine.export.class_nms import class_nms
 from aligncli.models.detector import Detector
-from aligncli.models.postprocess import Candidates
+from aligncli.models.postprocess import Candidates, decode_levels
 
 
 class DetectionGraph(nn.Module):
@@ -46,9 +46,9 @@ class DetectionGraph(nn.Module):
     def _postprocess(self, levels: list[Candidates], sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Postprocess of models/postprocess.py, without a shape that depends on what was detected."""
         settings = self.detector.postprocess
-        best = [self._best(level) for level in levels]
-        logits, labels = (torch.cat([part[index] for part in best], dim=1) for index in (0, 1))  # (N, T)
-        boxes = clip_boxes(torch.cat([part[2] for part in best], dim=1), sizes)
+        logits, labels, references, values = zip(*(self._best(level) for level in levels), strict=True)
+        logits, labels = torch.cat(logits, dim=1), torch.cat(labels, dim=1)  # (N, T)
+        boxes = clip_boxes(decode_levels(levels, references, values), sizes)
         scores = torch.where(logits > settings.logit_threshold, logits.sigmoid(), 0.0)
         kept = class_nms(boxes, scores, labels, self.num_classes, settings.nms_threshold)
         num_detections = min(settings.detections_per_image, scores.shape[1])
@@ -58,8 +58,8 @@ class DetectionGraph(nn.Module):
         boxes = boxes.gather(1, row[..., None].expand(-1, -1, 4))
         return torch.where(found[..., None], boxes, 0.0), scores, labels
 
-    def _best(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor]:
-        """The best T candidates of a level, with logit -inf where it has fewer: logits, labels, boxes."""
+    def _best(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best T candidates of a level, with logit -inf where it has fewer: logits, labels, references, values."""
         num_images, num_rows, num_classes = level.logits.shape
         number = self.detector.postprocess.candidates_per_level
         nothing = level.logits.new_full((num_images, number), -torch.inf)
@@ -69,4 +69,4 @@ class DetectionGraph(nn.Module):
         references = level.references.expand(num_images, -1, -1).gather(1, row[..., None].expand(-1, -1, 4))
         own = index if level.values.dim() == 4 else row  # a class has a box of its own, or shares its row's
         values = level.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
-        return logits, labels, level.decode(references, values)
+        return logits, labels, references, values

@@ -43,7 +43,10 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def decode(self, references: Tensor, values: Tensor) -> Tensor:
-        """References and values, (..., 4) each with leading sizes that broadcast, to boxes (..., 4), not clipped."""
+        """References and values, (..., 4) each with leading sizes that broadcast, to boxes (..., 4), not clipped.
+
+        Called with rows of several levels, or with some of a level's: a box depends on nothing but its own row.
+        """
         raise NotImplementedError
 
     def losses(self, predictions: Predictions, geometry: Geometry, truth: GroundTruth) -> dict[str, Tensor]:
@@ -74,8 +77,7 @@ class DenseHead(nn.Module):
         """
         predictions = self.predict(features, geometry, classify=truth is not None)
         with torch.no_grad():
-            refined = [
-                clip_boxes(self.decode(references, values.float()), geometry.sizes, min_side=min_side)
-                for references, values in zip(predictions.references, predictions.values, strict=True)
-            ]
+            boxes = self.decode(torch.cat(predictions.references, dim=-2), torch.cat(predictions.values, dim=1).float())
+            boxes = clip_boxes(boxes, geometry.sizes, min_side=min_side)
+        refined = list(boxes.split([level.shape[1] for level in predictions.values], dim=1))
         return refined, {} if truth is None else self.losses(predictions, geometry, truth)

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
+from aligncli.boxes import clip_boxes
 from aligncli.config import DPM, Head
 from aligncli.models.heads.base import DenseHead
 from tests.helpers import random_batch, tiny_detector
@@ -50,6 +51,17 @@ def test_a_dpm_gives_one_finite_detached_box_a_cell_inside_the_image(kind):
     assert boxes.min() >= 0
     assert boxes.max() <= 90
     assert (boxes[..., 2:] - boxes[..., :2]).min() >= model.min_side - 1e-4
+
+
+@pytest.mark.parametrize("kind", kinds(DPM))
+def test_a_dpm_s_refined_anchors_are_each_level_s_own_boxes_clipped(kind):
+    model = dpm_detector(kind).eval()
+    features, geometry = features_of(model)
+    predictions = model.dpm.predict(features, geometry, classify=False)
+    refined, _ = model.refine(features, geometry, None)
+    for boxes, references, values in zip(refined, predictions.references, predictions.values, strict=True):
+        decoded = model.dpm.decode(references, values)
+        assert torch.equal(boxes, clip_boxes(decoded, geometry.sizes, min_side=model.min_side))
 
 
 @pytest.mark.parametrize("kind", kinds(DPM))

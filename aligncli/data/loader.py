@@ -1,7 +1,7 @@
 """Batches for training and evaluation, the same ones for any number of workers.
 
-Batch number b of a run is a function of (seed, b): which images are in it and how each is flipped and
-resized. So a resumed run sees exactly the batches that an uninterrupted one would have seen. Several processes
+Batch number b of a run is a function of (seed, b): which images are in it (batch_plan.py) and how each is flipped
+and resized. So a resumed run sees exactly the batches that an uninterrupted one would have seen. Several processes
 share these very batches: of each one takes its part in training, and whole ones in turn in evaluation.
 Batches are lists; padding to a common size is the model's, which knows its strides.
 """
@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aligncli.config import InputConfig
+from aligncli.data.batch_plan import AUGMENT, BatchPlan, PlannedBatches
 from aligncli.data.dataset import DetectionDataset, Sample, Target
 from aligncli.data.random_stream import RandomStream
 from aligncli.data.transforms import augment, prepare
@@ -26,44 +26,6 @@ from aligncli.data.worker_watch import WorkerWatch
 from aligncli.errors import DataError, RecipeError, UserError
 
 Batch = tuple[list[Tensor], list[Target]]  # images uint8 (3, h, w) of differing sizes
-
-_SHUFFLE, _AUGMENT = 0, 1  # separate the two uses of one seed
-
-
-class BatchPlan:
-    """Which images are in batch b: shuffled epochs, landscape and portrait images apart.
-
-    Each group is an endless stream of shuffled epochs, cut into batches; batches of the groups take turns in
-    proportion to the groups' sizes. No image is seen a second time before all of its group were seen once.
-    """
-
-    def __init__(self, sizes: np.ndarray, *, batch_size: int, seed: int, aspect_grouping: bool) -> None:
-        wide = sizes[:, 1] >= sizes[:, 0] if aspect_grouping else np.ones(len(sizes), bool)
-        self._wide, self._tall = np.flatnonzero(wide), np.flatnonzero(~wide)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the last epoch used of each group
-
-    def indices(self, batch: int) -> list[int]:
-        """The images of batch number `batch` >= 0."""
-        total = len(self._wide) + len(self._tall)
-        tall_before = batch * len(self._tall) // total
-        if (batch + 1) * len(self._tall) // total > tall_before:
-            return self._cut(self._tall, group=1, batch=tall_before)
-        return self._cut(self._wide, group=0, batch=batch - tall_before)
-
-    def _cut(self, members: np.ndarray, *, group: int, batch: int) -> list[int]:
-        """Batch number `batch` of one group; it may reach over the end of an epoch, or several."""
-        first = batch * self._batch_size
-        places = (divmod(place, len(members)) for place in range(first, first + self._batch_size))
-        return [int(members[self._order(group, epoch, len(members))[rank]]) for epoch, rank in places]
-
-    def _order(self, group: int, epoch: int, length: int) -> np.ndarray:
-        known_epoch, order = self._orders.get(group, (-1, np.empty(0, np.int64)))
-        if known_epoch != epoch:
-            order = RandomStream(self._seed, _SHUFFLE, group, epoch).permutation(length)
-            self._orders[group] = epoch, order
-        return order
 
 
 class Loader:
@@ -135,9 +97,8 @@ def train_loader(
         )
     plan = BatchPlan(dataset.sizes, batch_size=batch_size, seed=seed, aspect_grouping=input.aspect_grouping)
     share = batch_size // num_ranks
-    batches = _TrainBatches(
-        plan, batch_size=batch_size, first=first_batch, last=num_batches, part=slice(rank * share, (rank + 1) * share)
-    )
+    part = slice(rank * share, (rank + 1) * share)
+    batches = PlannedBatches(plan, first=first_batch, last=num_batches, part=part)
     return Loader(_TrainSamples(dataset, input, seed), batches, input, pin_memory=pin_memory)
 
 
@@ -179,23 +140,6 @@ def require_new_images(image_ids: Iterable[int], seen: set[int]) -> None:
         seen.add(image_id)
 
 
-class _TrainBatches:
-    """The batch sampler: for every image of `part` (position in the run, index in the data set)."""
-
-    def __init__(self, plan: BatchPlan, *, batch_size: int, first: int, last: int, part: slice) -> None:
-        self._plan = plan
-        self._batch_size = batch_size
-        self._batches = range(first, last)
-        self._part = part
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._batches:
-            yield list(enumerate(self._plan.indices(batch), start=batch * self._batch_size))[self._part]
-
-
 class _Samples(Dataset):
     """Prepared samples of a data set; the loader gives them their `watch`."""
 
@@ -226,7 +170,7 @@ class _TrainSamples(_Samples):
         sample = self.read(index)
         if isinstance(sample, UserError):
             return sample
-        return augment(sample, self._input, RandomStream(self._seed, _AUGMENT, position))
+        return augment(sample, self._input, RandomStream(self._seed, AUGMENT, position))
 
 
 class _EvaluationSamples(_Samples):

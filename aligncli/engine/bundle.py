@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligncli.config import Recipe, parse_recipe
+from aligncli.data.batch_plan import BatchPlan
 from aligncli.data.dataset import DetectionDataset
-from aligncli.data.loader import BatchPlan
 from aligncli.engine.checkpoint import STATE, WEIGHTS, load_folder, state_bytes, weights_bytes
 from aligncli.engine.disk import write_folder
 from aligncli.engine.loss_watch import BrokenStep, Snapshot

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from aligncli.analysis.bench.machine import Machine
@@ -16,20 +16,29 @@ from aligncli.plain import without_nan
 CLAIM_COLUMNS = {"claim": "---", "metric": "---", "margin": "--:", "paper's": "--:", "": "---"}  # and how they align
 
 
-def write_report(result: StudyResult, folder: Path, *, machine: Machine, note: str) -> Path:
-    """Write STUDY-SCALE.md and .json into `folder`; returns the former. `note` is the study's own remark."""
+@dataclass(frozen=True)
+class Chapter:
+    """A study as it is told. note: its own remark. pictures: PNG files in or below the report's folder, by caption."""
+
+    result: StudyResult
+    note: str = ""
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+
+
+def write_report(chapter: Chapter, folder: Path, *, machine: Machine) -> Path:
+    """Write STUDY-SCALE.md and .json into `folder`; returns the former."""
     folder.mkdir(parents=True, exist_ok=True)
+    result = chapter.result
     path = folder / f"{result.study}-{result.scale}.md"
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    values = {"date": date, "machine": asdict(machine), **result.to_json()}
-    write_json(path.with_suffix(".json"), without_nan(values))
-    write_text(path, to_markdown(result, machine=machine, note=note, date=date))
+    date = _today()
+    write_json(path.with_suffix(".json"), without_nan({"date": date, "machine": asdict(machine), **result.to_json()}))
+    write_text(path, to_markdown(chapter, folder, machine=machine, date=date))
     return path
 
 
-def write_summary(results: Sequence[StudyResult], folder: Path, *, machine: Machine, notes: Sequence[str]) -> Path:
-    """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path. `notes`: one a study."""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+def write_summary(chapters: Sequence[Chapter], folder: Path, *, machine: Machine) -> Path:
+    """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path."""
+    results = [chapter.result for chapter in chapters]
     claims = claims_of(results)
     seeds = "one seed, so that the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds"
     lines = [
@@ -44,29 +53,37 @@ def write_summary(results: Sequence[StudyResult], folder: Path, *, machine: Mach
         _explain_margins([claim for _, claim in claims]),
         "",
     ]
-    tables = [
-        to_markdown(result, machine=machine, note=note, date=date) for result, note in zip(results, notes, strict=True)
-    ]
+    tables = [to_markdown(chapter, folder, machine=machine, date=_today()) for chapter in chapters]
     path = folder / f"paper-{results[0].scale}.md"
     write_text(path, "\n".join([*lines, *tables]))
     return path
 
 
-def to_markdown(result: StudyResult, *, machine: Machine, note: str, date: str) -> str:
-    """The table, ours and the paper's in rows of their own, the claims, and what it was measured on."""
+def to_markdown(chapter: Chapter, folder: Path, *, machine: Machine, date: str) -> str:
+    """The table, ours and the paper's in rows of their own, claims, pictures, and what it was measured on.
+
+    `folder` is where it will lie, for links to the pictures.
+    """
+    result = chapter.result
     seeds = "one seed" if result.seeds == 1 else f"mean ± standard deviation of {result.seeds} seeds"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     where = f"{machine.processor}, {machine.num_cores} cores" if machine.device == "cpu" else machine.device
     lines = [
         f"## {result.table}: {result.title}",
         "",
-        f"Scale {result.scale}, {seeds}; {where}; {versions}; written {date}. {note}".rstrip(),
+        f"Scale {result.scale}, {seeds}; {where}; {versions}; written {date}. {chapter.note}".rstrip(),
         "",
         *_results(result),
     ]
     if result.claims:
         lines += ["", *_claims(result.claims)]
+    for caption, picture in chapter.pictures.items():
+        lines += ["", f"![{caption}]({picture.relative_to(folder).as_posix()})"]
     return "\n".join(lines) + "\n"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _results(result: StudyResult) -> list[str]:

@@ -11,12 +11,12 @@ from aligncli.cli import options
 from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
+    from aligncli.analysis.study_report import Chapter
     from aligncli.cli.render import Output
     from aligncli.config import Study
     from aligncli.engine.jobs import Launcher
     from aligncli.engine.slurm.settings import SlurmSettings
     from aligncli.engine.study_plan import Plan
-    from aligncli.engine.study_results import StudyResult
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def run_study(asked: Asked, *, json: bool) -> None:
     launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
         launcher.run("training", plan.jobs, reporter)
-    results = [_conclude(asked, study, plan, output) for study in studies]
-    if len(results) > 1:
-        _sum_up(asked, studies, results, output)
-    values = [result.to_json() for result in results]
+    chapters = [_conclude(asked, study, plan, output) for study in studies]
+    if len(chapters) > 1:
+        _sum_up(asked, chapters, output)
+    values = [chapter.result.to_json() for chapter in chapters]
     output.data(values[0] if len(values) == 1 else {"studies": values})
 
 
@@ -114,46 +114,47 @@ def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     show_plan(output, plan.jobs, estimates, parallel=asked.parallel, device=device)
 
 
-def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> StudyResult:
+def _conclude(asked: Asked, study: Study, plan: Plan, output: Output) -> Chapter:
     """The study's table on the terminal and in files, and what else it makes: figures, detections for the server."""
     from aligncli.analysis.bench.machine import describe_machine
-    from aligncli.analysis.study_report import write_report
+    from aligncli.analysis.study_report import Chapter, write_report
     from aligncli.cli.study_tables import show_result
     from aligncli.engine.launch import devices_for
     from aligncli.engine.study_results import collect
 
     device = devices_for(asked.device)[0]
     scale = asked.scale.value
-    read = None
+    read, pictures = None, {}
     if study.measured_by == "alignment":
-        read = _measure_alignment(asked, study, plan, output, device=device).__getitem__
+        measured, pictures = _measure_alignment(asked, study, plan, output, device=device)
+        read = measured.__getitem__
     result = collect(study, plan, scale=scale, seeds=asked.seeds, read=read)
     show_result(output, study, result)
-    path = write_report(result, asked.out, machine=describe_machine(device), note=study.note)
+    chapter = Chapter(result, study.note, pictures)
+    path = write_report(chapter, asked.out, machine=describe_machine(device))
     output.line(f"also in {path} and {path.with_suffix('.json').name}")
     if study.submits:
         _write_submissions(asked, study, plan, output, device=device)
-    return result
+    return chapter
 
 
-def _sum_up(asked: Asked, studies: Sequence[Study], results: Sequence[StudyResult], output: Output) -> None:
+def _sum_up(asked: Asked, chapters: Sequence[Chapter], output: Output) -> None:
     """All claims together, and all tables in one file."""
     from aligncli.analysis.bench.machine import describe_machine
     from aligncli.analysis.study_report import write_summary
     from aligncli.cli.study_tables import show_all_claims
     from aligncli.engine.launch import devices_for
 
-    show_all_claims(output, results)
-    notes = [study.note for study in studies]
-    path = write_summary(results, asked.out, machine=describe_machine(devices_for(asked.device)[0]), notes=notes)
+    show_all_claims(output, [chapter.result for chapter in chapters])
+    path = write_summary(chapters, asked.out, machine=describe_machine(devices_for(asked.device)[0]))
     output.line(f"all tables: {path}")
 
 
 def _measure_alignment(
     asked: Asked, study: Study, plan: Plan, output: Output, *, device: str
-) -> dict[Path, dict[str, float]]:
-    """Figure 4's numbers of every run, and its pictures of the first seed's."""
-    from aligncli.analysis.alignment.figure4 import measure_run, study_metrics, write_figures
+) -> tuple[dict[Path, dict[str, float]], dict[str, Path]]:
+    """Figure 4's numbers of every run, and its pictures of the first seed's, by caption."""
+    from aligncli.analysis.alignment.figure4 import CAPTIONS, measure_run, study_metrics, write_figures
 
     jobs = {
         (row.label, seed): plan.runs[study.name, row.name, seed]
@@ -169,7 +170,8 @@ def _measure_alignment(
         reporter.stage("measuring alignment", done=len(jobs), total=len(jobs))
     files = write_figures([measured[key] for key in jobs if key[1] == 0], asked.out / study.name)
     output.line(f"figures: {files[0].parent}")
-    return {job.run_dir: study_metrics(measured[key][0]) for key, job in jobs.items()}
+    pictures = {CAPTIONS[path.stem]: path for path in files if path.suffix == ".png"}
+    return {job.run_dir: study_metrics(measured[key][0]) for key, job in jobs.items()}, pictures
 
 
 def _write_submissions(asked: Asked, study: Study, plan: Plan, output: Output, *, device: str) -> None:

@@ -3,11 +3,12 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from aligncli.analysis.bench.machine import describe_machine
-from aligncli.analysis.study_report import to_markdown, write_report
+from aligncli.analysis.study_report import Chapter, to_markdown, write_report, write_summary
 from aligncli.config import Claim
 from aligncli.engine.study_results import StudyResult, compare, judge, row_result
 
@@ -36,8 +37,12 @@ def table(text):
     ]
 
 
+def markdown(chapter):
+    return to_markdown(chapter, Path("out"), machine=describe_machine("cpu"), date="2026-11-22")
+
+
 def test_markdown_has_ours_above_the_paper_s():
-    text = to_markdown(result(2), machine=describe_machine("cpu"), note="a remark", date="2026-11-22")
+    text = markdown(Chapter(result(2), "a remark"))
     assert text.startswith("## Table 4: Variants\n")
     assert "2 seeds" in text
     assert "a remark" in text
@@ -54,14 +59,14 @@ def test_markdown_has_ours_above_the_paper_s():
 
 
 def test_one_seed_has_no_spread():
-    text = to_markdown(result(1), machine=describe_machine("cpu"), note="", date="2026-11-22")
+    text = markdown(Chapter(result(1)))
     assert "one seed" in text
     assert "±" not in text
     assert ["Roi", "ours", "35.0", "+5.0", "1.5"] in table(text)
 
 
 def test_files_are_written_side_by_side_and_nan_is_null(tmp_path):
-    path = write_report(result(1), tmp_path / "new", machine=describe_machine("cpu"), note="")
+    path = write_report(Chapter(result(1)), tmp_path / "new", machine=describe_machine("cpu"))
     assert path == tmp_path / "new" / "alignment-small.md"
     values = json.loads(path.with_suffix(".json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert values["machine"]["device"] == "cpu"
@@ -69,3 +74,10 @@ def test_files_are_written_side_by_side_and_nan_is_null(tmp_path):
     assert values["rows"][0]["seconds"] is None
     assert values["rows"][1]["AP"] == 35.0
     assert not math.isnan(values["claims"][0]["margin"])
+
+
+def test_pictures_are_linked_from_where_the_documents_lie(tmp_path):
+    chapter = Chapter(result(1), pictures={"Where they look": tmp_path / "figure4" / "overlay.png"})
+    machine = describe_machine("cpu")
+    for path in (write_report(chapter, tmp_path, machine=machine), write_summary([chapter], tmp_path, machine=machine)):
+        assert "\n![Where they look](figure4/overlay.png)\n" in path.read_text()

@@ -108,8 +108,12 @@ def made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ious = {"conv": 50.0, "deform": 60.0, "guided": 55.0, "roi_conv": 100.0}
     parts = ("confident", "share >= .5", "share >= .7", "on objects", "all")
 
-    def look(asked: Asked, study: Study, plan: Plan, *_: object, **__: object) -> dict[Path, dict[str, float]]:
-        return {plan.runs[study.name, row.name, 0].run_dir: dict.fromkeys(parts, ious[row.name]) for row in study.rows}
+    def look(
+        asked: Asked, study: Study, plan: Plan, *_: object, **__: object
+    ) -> tuple[dict[Path, dict[str, float]], dict[str, Path]]:
+        runs = {row.name: plan.runs[study.name, row.name, 0].run_dir for row in study.rows}
+        measured = {run_dir: dict.fromkeys(parts, ious[name]) for name, run_dir in runs.items()}
+        return measured, {"Where they look": asked.out / "figure4" / "overlay.png"}
 
     monkeypatch.setattr(study_run, "_measure_alignment", look)
 
@@ -132,6 +136,7 @@ def test_all_of_the_paper_ends_with_its_claims_and_one_document(run: Run, tmp_pa
     assert counted in claims
     assert counted in overview
     assert overview.count("**holds**") == verdicts.count("holds")
+    assert sections[-1].endswith("\n![Where they look](figure4/overlay.png)\n")
     for study in judged:
         assert f"## {study['table']}: {study['title']}\n" in document
         for claim in study["claims"]:
@@ -212,6 +217,7 @@ def test_a_study_prints_its_table_its_claims_and_json(
     assert "training" not in figure.stderr
     assert "share >= .7" in figure.stdout
     assert (tmp_path / "figure4" / "distributions.png").is_file()
+    assert "](figure4/distributions.png)" in (tmp_path / "figure4-small.md").read_text()
     measured = json.loads((tmp_path / "figure4-small.json").read_text())
     everywhere = {row["name"]: row["all"] for row in measured["rows"]}
     assert everywhere["roi_conv"] == 100.0

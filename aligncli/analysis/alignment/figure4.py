@@ -14,6 +14,12 @@ from aligncli.analysis.figures import save_figure
 
 Measured = tuple[Measurement, Sequence[Example]]
 CONFIDENT_SCORE = 0.2
+CAPTIONS = {
+    "distributions": "How well what a convolution reads agrees with the box that it predicts from",
+    "splits": "The same by level, scale and aspect ratio",
+    "boxes": "The same with the anchors before they were refined",
+    "overlay": "Refined anchors, implicit RoIs and taps on images",
+}
 
 
 def measure_run(

@@ -38,7 +38,7 @@ def write_report(chapter: Chapter, folder: Path, *, machine: Machine) -> Path:
 
 def write_summary(chapters: Sequence[Chapter], folder: Path, *, machine: Machine) -> Path:
     """Write paper-SCALE.md into `folder`: all claims, then all tables; returns its path."""
-    results = [chapter.result for chapter in chapters]
+    date, results = _today(), [chapter.result for chapter in chapters]
     claims = claims_of(results)
     seeds = "one seed, so that the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds"
     lines = [
@@ -53,7 +53,7 @@ def write_summary(chapters: Sequence[Chapter], folder: Path, *, machine: Machine
         _explain_margins([claim for _, claim in claims]),
         "",
     ]
-    tables = [to_markdown(chapter, folder, machine=machine, date=_today()) for chapter in chapters]
+    tables = [to_markdown(chapter, folder, machine=machine, date=date) for chapter in chapters]
     path = folder / f"paper-{results[0].scale}.md"
     write_text(path, "\n".join([*lines, *tables]))
     return path

@@ -30,6 +30,13 @@ class Candidates:
     references: Tensor
     decode: Callable[[Tensor, Tensor], Tensor]
 
+    def chosen(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """References and values, (N, T, 4) each, of some rows (N, T) and of their classes (N, T)."""
+        num_images, _, num_classes = self.logits.shape
+        references = self.references.expand(num_images, -1, -1).gather(1, rows[..., None].expand(-1, -1, 4))
+        own = rows * num_classes + labels if self.values.dim() == 4 else rows
+        return references, self.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
+
 
 class Postprocess(nn.Module):
     """Candidates of all levels to a list of {"boxes" (D, 4), "scores" (D,), "labels" (D,)} an image."""
@@ -50,9 +57,10 @@ class Postprocess(nn.Module):
 
     def forward(self, levels: Sequence[Candidates], sizes: Tensor) -> list[dict[str, Tensor]]:
         """`sizes` (N, 2): image heights and widths in pixels, to which boxes are clipped."""
-        logits, labels, references, values = zip(*(self._top(level) for level in levels), strict=True)
+        best = [best_logits(level.logits, self.candidates_per_level) for level in levels]
+        logits, rows, labels = zip(*best, strict=True)
+        boxes = clip_boxes(decode_levels(levels, rows, labels), sizes)
         logits, labels = torch.cat(logits, dim=1).float(), torch.cat(labels, dim=1)
-        boxes = clip_boxes(decode_levels(levels, references, values), sizes)
         image, row = (logits > self.logit_threshold).nonzero(as_tuple=True)
         boxes, scores, labels = boxes[image, row], logits[image, row].sigmoid(), labels[image, row]
         # One NMS for the batch: group = image and class. It tells groups apart by shifting their boxes,
@@ -67,28 +75,16 @@ class Postprocess(nn.Module):
             detections.append({"boxes": boxes[mine], "scores": scores[mine], "labels": labels[mine]})
         return detections
 
-    def _top(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best candidates of a level: logits (N, T), labels (N, T), references and values (N, T, 4)."""
-        num_images, _, num_classes = level.logits.shape
-        logits, row, labels = best_logits(level.logits, self.candidates_per_level)
-        references = level.references.expand(num_images, -1, -1)
-        references = references.gather(1, row[..., None].expand(-1, -1, 4))
-        # A class has a box of its own, or shares its row's
-        own = row * num_classes + labels if level.values.dim() == 4 else row
-        values = level.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
-        return logits, labels, references, values
 
-
-def decode_levels(levels: Sequence[Candidates], references: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """Boxes (N, T, 4) of all levels from each one's references and values, (N, T_l, 4).
+def decode_levels(levels: Sequence[Candidates], rows: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """Boxes (N, T, 4) of some rows of every level, and of their classes, (N, T_l) each.
 
     Neighbours that share a `decode`, as the levels of one head do, are decoded in one call.
     """
     boxes = []
-    rows = zip(levels, references, values, strict=True)
-    for decode, group in groupby(rows, key=lambda row: row[0].decode):
-        _, own_references, own_values = zip(*group, strict=True)
-        boxes.append(decode(torch.cat(own_references, dim=1), torch.cat(own_values, dim=1).float()))
+    for decode, group in groupby(zip(levels, rows, labels, strict=True), key=lambda choice: choice[0].decode):
+        references, values = zip(*(level.chosen(*choice) for level, *choice in group), strict=True)
+        boxes.append(decode(torch.cat(references, dim=1), torch.cat(values, dim=1).float()))
     return torch.cat(boxes, dim=1)
 
 

@@ -46,9 +46,9 @@ class DetectionGraph(nn.Module):
     def _postprocess(self, levels: list[Candidates], sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Postprocess of models/postprocess.py, without a shape that depends on what was detected."""
         settings = self.detector.postprocess
-        logits, labels, references, values = zip(*(self._best(level) for level in levels), strict=True)
+        logits, rows, labels = zip(*(self._best(level) for level in levels), strict=True)
+        boxes = clip_boxes(decode_levels(levels, rows, labels), sizes)
         logits, labels = torch.cat(logits, dim=1), torch.cat(labels, dim=1)  # (N, T)
-        boxes = clip_boxes(decode_levels(levels, references, values), sizes)
         scores = torch.where(logits > settings.logit_threshold, logits.sigmoid(), 0.0)
         kept = class_nms(boxes, scores, labels, self.num_classes, settings.nms_threshold)
         num_detections = min(settings.detections_per_image, scores.shape[1])
@@ -58,15 +58,11 @@ class DetectionGraph(nn.Module):
         boxes = boxes.gather(1, row[..., None].expand(-1, -1, 4))
         return torch.where(found[..., None], boxes, 0.0), scores, labels
 
-    def _best(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best T candidates of a level, with logit -inf where it has fewer: logits, labels, references, values."""
+    def _best(self, level: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        """The best T candidates of a level, with logit -inf where it has fewer: logits, rows and classes, (N, T)."""
         num_images, num_rows, num_classes = level.logits.shape
         number = self.detector.postprocess.candidates_per_level
         nothing = level.logits.new_full((num_images, number), -torch.inf)
         logits, index = torch.cat([level.logits.flatten(1), nothing], dim=1).topk(number, dim=1)
         index = index.clamp(max=num_rows * num_classes - 1)
-        row, labels = index // num_classes, index % num_classes
-        references = level.references.expand(num_images, -1, -1).gather(1, row[..., None].expand(-1, -1, 4))
-        own = index if level.values.dim() == 4 else row  # a class has a box of its own, or shares its row's
-        values = level.values.flatten(1, -2).gather(1, own[..., None].expand(-1, -1, 4))
-        return logits, labels, references, values
+        return logits, index // num_classes, index % num_classes

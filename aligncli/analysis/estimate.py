@@ -11,11 +11,10 @@ batch, counted on fake tensors: shapes without values. Temporary buffers and the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from aligncli.analysis.bench.machine import threads as limited_to
 from aligncli.analysis.complexity import count_flops
 from aligncli.build import NO_PARTS, Parts, build_model
 from aligncli.config import AdamWConfig, Recipe, ShapesConfig
@@ -35,7 +33,7 @@ from aligncli.models.detector import Detector
 PROBE_FLOPS = {"cpu": 1e11, "cuda": 1e13}  # of a forward pass: about a second of training steps
 TIMED_STEPS = 3  # the fastest counts: other work on the machine only ever adds
 BACKWARD_FACTOR = 3  # a training step is a forward pass and, for inputs and weights, two more of its size
-COCO_CLASSES = 80  # the number of classes changes the predictors alone
+COCO_CLASSES = 80
 ASPECT = 4 / 3  # of a photograph
 STEP = 128  # pixels: a probe's sides are its multiples, so every level has cells
 Probe = tuple[list[Tensor], list[Target]]  # images (3, H, W) uint8
@@ -50,61 +48,60 @@ class Estimate:
     memory: int
 
 
+@dataclass(frozen=True)
+class Iteration:
+    """One optimizer step: FLOPs of its forward passes, and seconds."""
+
+    flops: float
+    seconds: float
+
+
 def estimate_training(recipe: Recipe, *, device: str, parts: Parts = NO_PARTS) -> Estimate:
     """See the module. `device` and torch's number of threads are what the training would run on."""
-    num_classes = 6 if isinstance(recipe.data, ShapesConfig) else COCO_CLASSES
-    detector = build_model(recipe.changed({"weights": "none"}), num_classes, parts=parts)
-    schedule = recipe.schedule
-    batch = schedule.batch_size // schedule.accumulate
+    detector = build_detector(recipe, parts=parts)
+    memory = training_memory(detector, recipe, largest_size(recipe), images_a_pass(recipe))
+    step = time_iteration(detector, recipe, device=device)
+    iterations = recipe.schedule.iterations
+    return Estimate(flops=BACKWARD_FACTOR * step.flops * iterations, seconds=step.seconds * iterations, memory=memory)
+
+
+def build_detector(recipe: Recipe, *, parts: Parts = NO_PARTS) -> Detector:
+    """With random weights, without reading data."""
+    return build_model(recipe.changed({"weights": "none"}), num_classes(recipe), parts=parts)
+
+
+def num_classes(recipe: Recipe) -> int:
+    """The embedded data's, else COCO's, whatever a user's own has: it changes the predictors alone."""
+    return 6 if isinstance(recipe.data, ShapesConfig) else COCO_CLASSES
+
+
+def images_a_pass(recipe: Recipe) -> int:
+    """Of a batch, those that go through the network at once."""
+    return recipe.schedule.batch_size // recipe.schedule.accumulate
+
+
+def count_iteration(detector: Detector, recipe: Recipe) -> int:
+    """FLOPs of an optimizer step's forward passes on images of typical size, losses left out; nothing is computed."""
+    return recipe.schedule.batch_size * sum(count_flops(detector, *typical_size(recipe), training=True).values())
+
+
+def time_iteration(detector: Detector, recipe: Recipe, *, device: str, steps: int = TIMED_STEPS) -> Iteration:
+    """Of images of typical size; the fastest of so many `steps` counts. Leaves the detector on the device, trained."""
 
     @cache
     def flops(size: tuple[int, int]) -> int:
         return sum(count_flops(detector, *size, training=True).values())
 
-    size = typical_size(recipe)
-    memory = training_memory(detector, recipe, largest_size(recipe), batch)
+    size, batch = typical_size(recipe), images_a_pass(recipe)
     images, probed = affordable(flops, batch, size, PROBE_FLOPS[torch.device(device).type])
-    probe = noise_batch(images, probed, num_classes)
-    seconds = seconds_a_step(detector, recipe, probe, device=device)
+    probe = noise_batch(images, probed, num_classes(recipe))
+    seconds = seconds_a_step(detector, recipe, probe, device=device, steps=steps)
     timed = forward_flops(detector, probe, device=device)
     # More than is counted of the detector is what the losses alone read, such as scores of the DPM: every image has it.
     # Less is samples that a part has not.
     whole = flops(size) * batch * max(1.0, timed / (flops(probed) * images))
-    steps = schedule.iterations * schedule.accumulate
-    return Estimate(
-        flops=BACKWARD_FACTOR * whole * steps,
-        seconds=seconds * whole / timed * steps,
-        memory=memory,
-    )
-
-
-def estimate_trainings(
-    recipes: Mapping[Path, Recipe],
-    *,
-    device: str,
-    threads: int,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> dict[Path, Estimate]:
-    """An estimate a key; recipes that differ in seed and data alone are estimated once.
-
-    Args:
-        threads: CPU threads that each training will have; 0 leaves torch's default.
-    """
-    estimates: dict[str, Estimate] = {}
-    costs = {key: _what_costs(recipe) for key, recipe in recipes.items()}
-    total = len(set(costs.values()))
-    with limited_to(threads or None):
-        for key, cost in costs.items():
-            if cost not in estimates:
-                progress(len(estimates), total)
-                estimates[cost] = estimate_training(recipes[key], device=device)
-    if total:
-        progress(total, total)
-    return {key: estimates[cost] for key, cost in costs.items()}
-
-
-def _what_costs(recipe: Recipe) -> str:
-    return recipe.model_dump_json(include={"model", "input", "schedule", "optimizer", "ops"}) + recipe.data.kind
+    accumulate = recipe.schedule.accumulate
+    return Iteration(flops=whole * accumulate, seconds=seconds * whole / timed * accumulate)
 
 
 def typical_size(recipe: Recipe) -> tuple[int, int]:
@@ -140,12 +137,12 @@ def affordable(
     return images, size
 
 
-def seconds_a_step(detector: Detector, recipe: Recipe, batch: Probe, *, device: str) -> float:
-    """Of the fastest of TIMED_STEPS training steps, after one that warms up."""
-    steps = {"schedule.accumulate": 1, "schedule.iterations": 1 + TIMED_STEPS}  # a scheduler refuses any more
-    trainer = Trainer(recipe.changed(steps), detector, device=device)
+def seconds_a_step(detector: Detector, recipe: Recipe, batch: Probe, *, device: str, steps: int) -> float:
+    """Of the fastest of so many training steps, after one that warms up."""
+    changes = {"schedule.accumulate": 1, "schedule.iterations": 1 + steps}  # a scheduler refuses any more
+    trainer = Trainer(recipe.changed(changes), detector, device=device)
     fastest = float("inf")
-    for _ in range(1 + TIMED_STEPS):
+    for _ in range(1 + steps):
         started = time.perf_counter()
         losses = trainer.step(repeat(batch))
         float(sum(losses.values(), torch.zeros(())))  # waits for the device

@@ -78,7 +78,7 @@ class ProgressReporter:
         self._clock = clock
         self._view = TrainingView()
         self._detail = ""  # of trainings side by side
-        self._since: tuple[float, int] | None = None  # when a stage was first told of, and what was done then
+        self._since: tuple[float, float] | None = None  # when a stage's work began, and what was done by then
 
     def message(self, text: str) -> None:
         for line in (*self._header, text):
@@ -102,13 +102,18 @@ class ProgressReporter:
     def evaluated(self, *, iteration: int, metrics: Mapping[str, float]) -> None:
         self._view.add({"iteration": iteration, "evaluation": metrics})
 
-    def stage(self, name: str, *, done: int, total: int) -> None:
-        """Any other work that is counted; the time left follows from the counts so far."""
+    def stage(self, name: str, *, done: int, total: int, share: float | None = None) -> None:
+        """Any other work that is counted; the time left follows from the counts so far.
+
+        Args:
+            share: of the work, 0 to 1, where the counted things are not alike; the time left follows from it then.
+        """
         now = self._clock()
-        if self._since is None:
-            self._since = (now, done)  # the first report comes after a part of unknown duration
+        worked, whole = (done, total) if share is None else (share, 1.0)
+        if self._since is None or worked <= self._since[1]:
+            self._since = (now, worked)  # what passes before any of it is done, such as starting up, tells nothing
         start, first = self._since
-        left = (now - start) / (done - first) * (total - done) if done > first else 0.0
+        left = (now - start) / (worked - first) * (whole - worked) if worked > first else 0.0
         status = (self._detail, f"ETA {duration(left)}" if left else "")
         self._display.show(name, done, total, "  ".join(part for part in status if part))
         if done == total:

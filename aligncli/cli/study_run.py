@@ -12,6 +12,7 @@ from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
     from aligncli.analysis.study_report import Chapter
+    from aligncli.cli.progress import ProgressReporter
     from aligncli.cli.render import Output
     from aligncli.config import Study
     from aligncli.engine.jobs import Launcher
@@ -68,7 +69,7 @@ def run_study(asked: Asked, *, json: bool) -> None:
         require_inputs(plan.jobs, download=asked.download)
     launcher = _launcher(asked, settings)
     with output.progress(waiting="starting the trainings") as reporter:
-        launcher.run("training", plan.jobs, reporter)
+        launcher.run("training", plan.jobs, reporter, _weigh(asked, plan, reporter))
     chapters = [_conclude(asked, study, plan, output) for study in studies]
     if len(chapters) > 1:
         _sum_up(asked, chapters, output)
@@ -96,9 +97,22 @@ def _launcher(asked: Asked, settings: SlurmSettings) -> Launcher:
     return LocalLauncher(asked.parallel, devices_for(asked.device), asked.download)
 
 
+def _weigh(asked: Asked, plan: Plan, reporter: ProgressReporter) -> dict[Path, float]:
+    """What an iteration of each training that is not finished takes, for the time left to follow from."""
+    from aligncli.analysis.study_costs import weigh_iterations
+    from aligncli.engine.launch import devices_for
+
+    here = asked.launcher is options.LauncherKind.local and devices_for(asked.device) == ("cpu",)
+    return weigh_iterations(
+        {job.run_dir: job.recipe for job in plan.jobs if not job.is_finished()},
+        timed=here,
+        progress=lambda done, total: reporter.stage("timing the networks", done=done, total=total),
+    )
+
+
 def _dry_run(asked: Asked, plan: Plan, output: Output) -> None:
     """Print the plan; every network that is still to be trained is estimated once."""
-    from aligncli.analysis.estimate import estimate_trainings
+    from aligncli.analysis.study_costs import estimate_trainings
     from aligncli.cli.study_tables import show_plan
     from aligncli.engine.launch import devices_for, threads_for
 

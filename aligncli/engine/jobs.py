@@ -26,8 +26,8 @@ class LaunchReporter(Protocol):
         """One line for people."""
         ...
 
-    def stage(self, name: str, *, done: int, total: int) -> None:
-        """Iterations of all trainings together."""
+    def stage(self, name: str, *, done: int, total: int, share: float | None) -> None:
+        """Iterations of all trainings together, and the `share` of the work that they are, where that is known."""
         ...
 
     def runs(self, running: Mapping[str, tuple[int, int]], *, ended: int, waiting: int) -> None:
@@ -38,8 +38,10 @@ class LaunchReporter(Protocol):
 class Launcher(Protocol):
     """Where trainings run: this machine (launch.py), or a cluster's (slurm.py)."""
 
-    def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
-        """Run what is not finished yet; `name` is what progress is told under.
+    def run(
+        self, name: str, jobs: Sequence[Job], reporter: LaunchReporter, costs: Mapping[Path, float] | None = None
+    ) -> None:
+        """Run what is not finished yet; `name` is what progress is told under, `costs` as for Progress.
 
         Raises TrainingError, after the others have ended, where some failed.
         """
@@ -51,17 +53,23 @@ class Progress:
 
     Args:
         name: what progress is told under. jobs: all of them, finished ones too.
+        costs: of an iteration of each that is not finished, by run folder, in any unit; without them nothing is told
+            of the work, of which an iteration of one network may be four times as much as of another.
 
     Raises UserError where a folder that one would go on in is another training's.
     """
 
-    def __init__(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+    def __init__(
+        self, name: str, jobs: Sequence[Job], reporter: LaunchReporter, costs: Mapping[Path, float] | None = None
+    ) -> None:
         self.name = name
         self.reporter = reporter
         self.total = sum(iterations(job) for job in jobs)
         self.waiting = [job for job in jobs if not job.is_finished()]
         self.ended = [job for job in jobs if job not in self.waiting]
         self.faults: list[str] = []
+        self.costs = costs or {}
+        self.work = sum(self.cost(job, iterations(job)) for job in jobs)
         for job in self.waiting:
             if RunFolder(job.run_dir).newest_checkpoint() and not job.holds_recipe():
                 raise UserError(f"{job.run_dir} holds another training than {job.recipe.name!r}: move it away")
@@ -85,12 +93,18 @@ class Progress:
             self.faults.append(f"{job.run_dir.name} was not started: there is no {job.starts_from}")
         self.waiting = []
 
+    def cost(self, job: Job, steps: int) -> float:
+        """Of that many iterations; a training that was finished before is no work."""
+        return self.costs.get(job.run_dir, 0.0) * steps
+
     def tell(self, running: Sequence[Job], *, queued: int = 0) -> None:
         """What runs, what is left, `queued` in a cluster's hands included, and the iterations of all together."""
-        counts = {job.run_dir.name: (progress(job), iterations(job)) for job in running}
-        done = sum(iterations(job) for job in self.ended) + sum(count for count, _ in counts.values())
+        done = [(job, progress(job)) for job in running]
+        counts = {job.run_dir.name: (steps, iterations(job)) for job, steps in done}
         self.reporter.runs(counts, ended=len(self.ended), waiting=len(self.waiting) + queued)
-        self.reporter.stage(self.name, done=done, total=self.total)
+        done += [(job, iterations(job)) for job in self.ended]
+        share = sum(self.cost(*each) for each in done) / self.work if self.work else None
+        self.reporter.stage(self.name, done=sum(steps for _, steps in done), total=self.total, share=share)
 
     def raise_faults(self) -> None:
         """Raises TrainingError that names every training that failed."""

@@ -7,9 +7,10 @@ the launcher stops every child once, so that each leaves a loadable checkpoint.
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -57,9 +58,11 @@ class LocalLauncher:
     devices: tuple[str, ...]
     download: bool = False
 
-    def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+    def run(
+        self, name: str, jobs: Sequence[Job], reporter: LaunchReporter, costs: Mapping[Path, float] | None = None
+    ) -> None:
         """See Launcher. Raises UserError where a training is in Slurm's hands: nobody may write its folder twice."""
-        progress = Progress(name, jobs, reporter)
+        progress = Progress(name, jobs, reporter, costs)
         elsewhere = [record_path(job) for job in progress.waiting if record_path(job).is_file()]
         if elsewhere:
             raise UserError(

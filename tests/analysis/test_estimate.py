@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +10,6 @@ from aligncli.analysis.complexity import count_flops
 from aligncli.analysis.estimate import (
     affordable,
     estimate_training,
-    estimate_trainings,
     forward_flops,
     kept_for_backward,
     noise_batch,
@@ -152,18 +149,3 @@ def test_a_two_stage_detector_is_counted_with_the_samples_that_it_has() -> None:
     assert counts[16][0] < counts[64][0] < counts[4096][0]
     assert counts[16][1] == counts[16][0]
     assert counts[4096][1] < counts[4096][0] / 2
-
-
-@pytest.mark.slow
-def test_networks_that_cost_the_same_are_estimated_once() -> None:
-    recipe = tiny_recipe("aligndet_small", {"schedule.iterations": 3})
-    told = []
-    made = estimate_trainings(
-        {Path("a"): recipe, Path("b"): recipe.changed({"seed": 7, "data.train_seed": 9})},
-        device="cpu",
-        threads=1,
-        progress=lambda *count: told.append(count),
-    )
-    assert made[Path("a")] == made[Path("b")]
-    assert made[Path("a")].seconds > 0
-    assert told == [(0, 1), (1, 1)]

@@ -200,6 +200,17 @@ def test_trainings_side_by_side_are_told_in_a_line_that_says_what_is_left() -> N
     assert written == ["training 0/60", "training 20/60  runs: 0 done, 1 running, 1 waiting  ETA 0:40"]
 
 
+def test_the_time_left_follows_the_work_where_its_parts_are_not_alike() -> None:
+    """Half the iterations are a tenth of the work; the minute before the first iteration says nothing of the others."""
+    written: list[str] = []
+    clock = Clock()
+    reporter = ProgressReporter(LineDisplay(written.append, clock), clock=clock)
+    for now, done, share in ((0.0, 20, 0.2), (60.0, 20, 0.2), (70.0, 40, 0.3)):
+        clock.now = now
+        reporter.stage("training", done=done, total=60, share=share)
+    assert written == ["training 20/60", "training 20/60", "training 40/60  ETA 1:10"]
+
+
 def test_a_terminal_shows_a_bar_for_each_training_that_runs() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     display = LiveDisplay(console)

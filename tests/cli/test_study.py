@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from aligncli.analysis import estimate
-from aligncli.analysis.estimate import Estimate
+from aligncli.analysis import study_costs
+from aligncli.analysis.estimate import Estimate, Iteration
 from aligncli.build import build_model
 from aligncli.cli import study_run
 from aligncli.cli.study_run import Asked
 from aligncli.config import Recipe, Study
 from aligncli.engine.jobs import LaunchReporter
 from aligncli.engine.launch import LocalLauncher
+from aligncli.engine.slurm.launcher import SlurmLauncher
 from aligncli.engine.study_plan import Job, Plan
+from aligncli.errors import UserError
 from tests.cli.command_line import Run, make_run_folder
 from tests.engine.processes import ForkedCommand
 
@@ -38,7 +41,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         estimated.append(recipe)
         return Estimate(flops=2e15, seconds=600.0, memory=3 * 2**30)
 
-    monkeypatch.setattr(estimate, "estimate_training", made_up)
+    monkeypatch.setattr(study_costs, "estimate_training", made_up)
     return estimated
 
 
@@ -99,12 +102,16 @@ def _settings(trainings: list[dict[str, object]]) -> set[str]:
 def made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings that take no time: row after row reaches one AP more, and no weights are kept to look into."""
 
-    def finish(self: LocalLauncher, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+    def finish(
+        self: LocalLauncher, name: str, jobs: Sequence[Job], reporter: LaunchReporter, costs: Mapping[Path, float]
+    ) -> None:
+        assert costs == {job.run_dir: 0.25 for job in jobs if not job.is_finished()}
         metrics = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
         for number, job in enumerate(jobs):
             make_run_folder(job.run_dir, average_precision=30.0 + number, recipe=job.recipe, metrics=metrics)
 
     monkeypatch.setattr(LocalLauncher, "run", finish)
+    monkeypatch.setattr(study_costs, "time_iteration", lambda *_, **__: Iteration(flops=1e9, seconds=0.25))
     ious = {"conv": 50.0, "deform": 60.0, "guided": 55.0, "roi_conv": 100.0}
     parts = ("confident", "share >= .5", "share >= .7", "on objects", "all")
 
@@ -116,6 +123,25 @@ def made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         return measured, {"Where they look": asked.out / "figure4" / "overlay.png"}
 
     monkeypatch.setattr(study_run, "_measure_alignment", look)
+
+
+@pytest.mark.parametrize(("where", "weight"), [("local", 0.25), ("slurm", 7e9)])
+def test_networks_are_timed_where_the_trainings_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, weight: float
+) -> None:
+    """A cluster's nodes are not this machine: operations are all that is known of them."""
+    weights: set[float] = set()
+
+    def stop(*given: object) -> None:
+        weights.update(cast("Mapping[Path, float]", given[-1]).values())
+        raise UserError("seen")
+
+    monkeypatch.setattr(LocalLauncher, "run", stop)
+    monkeypatch.setattr(SlurmLauncher, "run", stop)
+    monkeypatch.setattr(study_costs, "time_iteration", lambda *_, **__: Iteration(flops=1e9, seconds=0.25))
+    monkeypatch.setattr(study_costs, "count_iteration", lambda *_: 7e9)
+    assert run("pilot", "--launcher", where, "--out", tmp_path, "--device", "cpu").code == 2
+    assert weights == {weight}
 
 
 @pytest.mark.usefixtures("made_up_runs")

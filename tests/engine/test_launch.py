@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aligncli.engine import launch
-from aligncli.engine.jobs import training_command
+from aligncli.engine.jobs import Progress, training_command
 from aligncli.engine.launch import LocalLauncher, devices_for, threads_for
 from aligncli.engine.run_folder import RunFolder, training_seconds, write_json
 from aligncli.engine.slurm.queue import record_path
@@ -21,13 +21,14 @@ from tests.helpers import tiny_recipe
 
 class Recorder:
     def __init__(self):
-        self.messages, self.stages, self.counts = [], [], []
+        self.messages, self.stages, self.counts, self.shares = [], [], [], []
 
     def message(self, text):
         self.messages.append(text)
 
-    def stage(self, name, *, done, total):
+    def stage(self, name, *, done, total, share):
         self.stages.append((name, done, total))
+        self.shares.append(share)
 
     def runs(self, running, *, ended, waiting):
         self.counts.append((len(running), ended, waiting))
@@ -47,6 +48,24 @@ def forks(monkeypatch):
     """Trainings start soon, and are soon looked at; those of the tests without it are started as a user's are."""
     ForkedCommand.stand_in(monkeypatch)
     monkeypatch.setattr(launch, "SECONDS_BETWEEN_LOOKS", 0.05)
+
+
+def test_an_iteration_counts_as_much_work_as_its_network_takes(tmp_path):
+    jobs = [job(tmp_path, seed, changes={"schedule.iterations": 4}) for seed in range(3)]
+    finished, cheap, dear = jobs
+    costs = {cheap.run_dir: 1.0, dear.run_dir: 3.0}
+    for item, iteration in ((finished, 4), (cheap, 2), (dear, 1)):
+        item.run_dir.mkdir()
+        write_json(item.run_dir / "recipe.json", item.recipe.model_dump(mode="json"))
+        evaluation = {"evaluation": {"AP": 50.0}} if item is finished else {}
+        (item.run_dir / "metrics.jsonl").write_text(json.dumps({"iteration": iteration} | evaluation) + "\n")
+    recorder = Recorder()
+    progress = Progress("training", jobs, recorder, costs)
+    assert progress.take_ready(2) == [cheap, dear]
+    progress.tell([cheap, dear])
+    Progress("training", jobs, recorder).tell([])
+    assert recorder.stages == [("training", 4 + 2 + 1, 12), ("training", 4, 12)]
+    assert recorder.shares == [(2 * 1 + 1 * 3) / (4 * 1 + 4 * 3), None]
 
 
 @pytest.mark.slow

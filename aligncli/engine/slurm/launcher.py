@@ -8,7 +8,7 @@ a node's failure) is submitted again and goes on from its checkpoint, as long as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +46,11 @@ class SlurmLauncher:
     device: str = "auto"
     download: bool = False
 
-    def run(self, name: str, jobs: Sequence[Job], reporter: LaunchReporter) -> None:
+    def run(
+        self, name: str, jobs: Sequence[Job], reporter: LaunchReporter, costs: Mapping[Path, float] | None = None
+    ) -> None:
         """See Launcher. Raises UserError where submitit or Slurm's commands are missing, or sbatch refuses."""
-        progress = Progress(name, jobs, reporter)
+        progress = Progress(name, jobs, reporter, costs)
         progress.waiting += take_uncollected(progress)
         if progress.waiting:
             executor = slurm_executor(self.folder, self.settings.parameters())

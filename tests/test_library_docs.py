@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,8 @@ def test_the_library_page_names_what_is_there() -> None:
     for name in re.findall(r"`(aligncli\.[\w.]+)`", text):
         place = DOCS.parent / name.replace(".", "/")
         assert place.is_dir() or place.with_suffix(".py").is_file(), name
+    rows = re.findall(r"^\| (.*) \| `(aligncli\.[\w.]+)` \|$", text, re.MULTILINE)
+    named = [(module, name) for what, module in rows for name in re.findall(r"`(\w+)", what)]
+    assert len(named) > 8
+    for module, name in named:
+        assert hasattr(import_module(module), name), f"{module}.{name}"

@@ -31,7 +31,8 @@ class GroundTruth:
     """The targets of a batch, padded to the image with most objects.
 
     boxes (N, G, 4), labels (N, G), objects (N, G) bool: a real object; crowds (N, G) bool or None when
-    the batch holds none. Padding is in neither mask; its boxes have unit sides, so encodings stay finite.
+    the batch holds none. Padding, and boxes without area, are in neither mask; their boxes have unit sides, so
+    encodings stay finite.
     """
 
     boxes: Tensor
@@ -63,10 +64,11 @@ def pad_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> G
     labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
     counts = torch.tensor([len(target["boxes"]) for target in targets], device=boxes.device)
     real = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
+    real &= (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)  # in float32, a flip may leave a sliver without a side
     crowds = None
     if any("crowd" in target and bool(target["crowd"].any()) for target in targets):
         flags = [target.get("crowd", torch.zeros_like(target["labels"], dtype=torch.bool)) for target in targets]
-        crowds = pad_sequence(flags, batch_first=True)
+        crowds = pad_sequence(flags, batch_first=True) & real
     boxes[~real] = boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
     objects = real if crowds is None else real & ~crowds
     return GroundTruth(

@@ -14,15 +14,15 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def without_nan(value: Any) -> Any:
-    """The same value, in mappings and sequences too, with None for NaN, which JSON does not know."""
+def only_finite(value: Any) -> Any:
+    """The same value, in mappings and sequences too, with None for NaN and infinities, which JSON does not know."""
     match value:
-        case float() if math.isnan(value):
+        case float() if not math.isfinite(value):
             return None
         case Mapping():
-            return {key: without_nan(item) for key, item in value.items()}
+            return {key: only_finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [without_nan(item) for item in value]
+            return [only_finite(item) for item in value]
         case _:
             return value
 

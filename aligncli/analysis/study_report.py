@@ -11,7 +11,7 @@ from pathlib import Path
 from aligncli.analysis.bench.machine import Machine
 from aligncli.engine.run_folder import write_json, write_text
 from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult, claims_of, count_verdicts
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 CLAIM_COLUMNS = {"claim": "---", "metric": "---", "margin": "--:", "paper's": "--:", "": "---"}  # and how they align
 
@@ -31,7 +31,7 @@ def write_report(chapter: Chapter, folder: Path, *, machine: Machine) -> Path:
     result = chapter.result
     path = folder / f"{result.study}-{result.scale}.md"
     date = _today()
-    write_json(path.with_suffix(".json"), without_nan({"date": date, "machine": asdict(machine), **result.to_json()}))
+    write_json(path.with_suffix(".json"), only_finite({"date": date, "machine": asdict(machine), **result.to_json()}))
     write_text(path, to_markdown(chapter, folder, machine=machine, date=date))
     return path
 

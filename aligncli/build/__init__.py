@@ -21,11 +21,13 @@ from aligncli.config import (
     Recipe,
     RefineDetConfig,
     ShapesConfig,
+    StageHeadConfig,
 )
 from aligncli.data.coco import CocoDataset
 from aligncli.data.dataset import DetectionDataset, Split
 from aligncli.data.shapes import ShapesDataset
 from aligncli.models.aligndet import AlignDet
+from aligncli.models.backbone import Backbone
 from aligncli.models.dense_detector import DenseDetector
 from aligncli.models.detector import Detector
 from aligncli.models.quick_gradients import quicken_gradients
@@ -55,6 +57,9 @@ def _build_detector(recipe: Recipe, num_classes: int, parts: Parts) -> Detector:
     if isinstance(model, RefineDetConfig):  # on the backbone's own maps, each with channels of its own
         return build_refinedet(model, num_classes, **shared)
     neck = build_neck(model.neck, backbone)
+    runs_stages = isinstance(model, FasterRCNNConfig) and isinstance(model.roi_head, StageHeadConfig)
+    if isinstance(backbone, Backbone) and not runs_stages:
+        backbone.stop_at(neck.coarsest_input).requires_grad_(False)  # nothing reads what they would learn
     shared |= {"neck": neck, "strides": neck.strides}
     match model:
         case DenseDetectorConfig():

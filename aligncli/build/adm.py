@@ -15,6 +15,7 @@ from aligncli.config import (
     OpsConfig,
     RoIConvConfig,
 )
+from aligncli.errors import RecipeError
 from aligncli.models.adm import AlignedDetectionModule, AlignedTrunk
 from aligncli.models.align import ConvAlignment, DeformAlignment, GuidedAlignment, RoIConvAlignment
 from aligncli.models.branches import init_he
@@ -35,6 +36,11 @@ def build_adm(
         )
 
     finest = part.alignment.finest_kernel_size if isinstance(part.alignment, RoIConvConfig) else None
+    if finest is not None and len(strides) == 1:
+        raise RecipeError(
+            f"model.adm.alignment.finest_kernel_size is {finest}, for the finest of several levels, and the neck has "
+            "one: expected null, or more neck.levels"
+        )
     adm = AlignedDetectionModule(
         trunk=trunk(part.alignment),
         finest_trunk=None if finest is None else trunk(RoIConvConfig(kernel_size=finest)),

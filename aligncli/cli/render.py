@@ -23,7 +23,7 @@ from rich.text import Text
 
 from aligncli.cli.progress import Display, LineDisplay, ProgressReporter
 from aligncli.cli.training_view import TrainingView
-from aligncli.plain import printable, without_nan
+from aligncli.plain import only_finite, printable
 
 
 class Styled(NamedTuple):
@@ -97,9 +97,9 @@ class Output:
             self._stdout.print(table)
 
     def data(self, value: object) -> None:
-        """The result as JSON, alone on stdout; only in JSON mode. NaN becomes null."""
+        """The result as JSON, alone on stdout; only in JSON mode. NaN and infinities become null."""
         if self.json:
-            sys.stdout.write(json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(only_finite(value), indent=2, allow_nan=False) + "\n")
 
     def waiting(self, text: str = "starting") -> AbstractContextManager[object]:
         """A spinner on a terminal while something without progress goes on, such as torch's import."""

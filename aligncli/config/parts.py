@@ -67,7 +67,7 @@ class FPNConfig(Config):
     """
 
     kind: Literal["fpn"] = "fpn"
-    levels: tuple[Annotated[int, Field(ge=2, le=7)], ...] = (3, 4, 5, 6, 7)
+    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=7)], ...], Field(min_length=1)] = (3, 4, 5, 6, 7)
     channels: Count = 256
     top_down: bool = True
     # A convolution on C5, or on P5 (torchvision's first RetinaNet), or every other cell of P5 (Faster R-CNN)

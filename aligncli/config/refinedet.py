@@ -13,7 +13,7 @@ class StagesConfig(Config):
     """No neck: the backbone's own maps, and one stride-2 convolution with `channels` for each level beyond C5."""
 
     kind: Literal["stages"] = "stages"
-    levels: tuple[Annotated[int, Field(ge=2, le=7)], ...] = (3, 4, 5, 6)
+    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=7)], ...], Field(min_length=1)] = (3, 4, 5, 6)
     channels: Count = 256
     norm: Literal["none", "group"] = "none"
 

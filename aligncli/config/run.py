@@ -93,7 +93,9 @@ Decay = Annotated[StepDecayConfig | OneCycleConfig, Field(discriminator="kind")]
 class ScheduleConfig(Config):
     iterations: Count = 90_000  # optimizer steps
     batch_size: Count = 16  # images a step, over all accumulation parts
-    accumulate: Count = 1  # parts a step is split into; batch_size must be a multiple
+    # Parts a step is split into, for less memory; batch_size must be a multiple. A part's losses are divided by its own
+    # positives and then averaged, so images count a little differently than in one batch, which divides by all
+    accumulate: Count = 1
     decay: Decay = StepDecayConfig()
     clip_norm: Positive | None = None
     amp: Literal["none", "bf16", "fp16"] = "none"

@@ -65,7 +65,10 @@ class Loader:
                     raise batch
                 yield batch
         except RuntimeError as error:
-            raise self.explain(error) or error from error
+            explained = self.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
 
     def explain(self, error: RuntimeError) -> DataError | None:
         """What happened to a worker, if that is what the error is about."""

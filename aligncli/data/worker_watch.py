@@ -56,8 +56,11 @@ class WorkerWatch:
 
         Of workers that died those are named, of others that all wait for, one after the other.
         """
-        hung = "timed out" in str(error)
-        if "DataLoader" not in str(error) or not ("worker" in str(error) or hung):
+        text = str(error)
+        if text.startswith("Caught "):  # raised in a worker, which lives on: it speaks for itself
+            return None
+        hung = "DataLoader timed out" in text
+        if "DataLoader" not in text or not ("worker" in text or hung):
             return None
         alive = {row for row, (pid, _) in enumerate(self._places.tolist()) if pid > 0 and _is_alive(pid)}
         suspects = sorted(alive if hung else set(range(len(self._places))) - alive)

@@ -91,8 +91,14 @@ def checkpoint_folders(run: RunFolder) -> list[Path]:
 
 
 def weights_bytes(weights: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> bytes:
-    """Tensors in the safetensors format, on the CPU."""
-    return save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
+    """Tensors in the safetensors format, on the CPU; those that share memory, such as tied weights, one by one."""
+    seen: set[int] = set()
+    alone: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        shared = tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        alone[name] = tensor.clone() if shared else tensor
+    return save({name: tensor.contiguous() for name, tensor in alone.items()}, metadata)
 
 
 def state_bytes(state: Mapping[str, Any]) -> bytes:

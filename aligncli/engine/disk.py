@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from aligncli.errors import CheckpointError, TrainingError
 
@@ -21,7 +22,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises TrainingError where there is no room, and other OSErrors."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")  # another process may write the same file
     try:
         with asking_for_room(path, len(content)):
             _write_flushed(temporary, content)
@@ -86,9 +87,12 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_litter(parent: Path) -> None:
-    """Remove what a process that was killed left of folders that it wrote or removed."""
+    """Remove what a process that was killed left of files and folders that it wrote or removed."""
     for hidden in [*parent.glob(".*.partial"), *parent.glob(".*.removed")]:
         shutil.rmtree(hidden, ignore_errors=True)
+    for hidden in parent.glob(".*.tmp"):
+        with suppress(OSError):
+            hidden.unlink()
 
 
 def flush(path: Path) -> None:

@@ -20,7 +20,7 @@ from aligncli.engine.inference import LoadedDetector, detect_dataset, load_run
 from aligncli.engine.metrics import Evaluator, compute_metrics, to_coco_results
 from aligncli.engine.reporter import Reporter, SilentReporter
 from aligncli.engine.run_folder import RunFolder, write_json
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 Share = tuple[list[int], list[dict[str, Any]]]  # of one batch: the images' ids, and what was detected on them
 
@@ -39,8 +39,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data without the detections; NaN becomes None."""
         return {
-            "metrics": without_nan(self.metrics),
-            "per_class": without_nan(self.per_class),
+            "metrics": only_finite(self.metrics),
+            "per_class": only_finite(self.per_class),
             "num_images": self.num_images,
             "num_detections": len(self.detections),
             "seconds": round(self.seconds, 2),

@@ -23,7 +23,7 @@ from aligncli.engine.interrupt import Interrupted
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder, read_json, reading
 from aligncli.errors import CheckpointError, first_line
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 SECONDS_BETWEEN_WRITES = 1.0
 SILENCE = 900.0  # seconds without a word after which a training is taken for dead, or for hanging
@@ -182,4 +182,4 @@ def _seconds_before(run: RunFolder) -> float:
 
 
 def _to_json(progress: Progress) -> str:
-    return json.dumps(without_nan(asdict(progress)), indent=2) + "\n"
+    return json.dumps(only_finite(asdict(progress)), indent=2) + "\n"

@@ -8,6 +8,7 @@ model.safetensors  the newest weights; best.safetensors: those of the best evalu
 checkpoints/       the newest training states, see checkpoint.py
 results.json       detections in COCO's result format; evaluation.json: the metrics
 time.json          wall time, where a study ran the training; progress.json: how far it is, for who watches
+.lock              held by the process that trains
 report.html        what it reached, for people; pictures/: its charts
 
 Importing this module imports no torch: what lists runs is quick.
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from aligncli.config import Recipe, parse_recipe
 from aligncli.engine.disk import asking_for_room, write_file
 from aligncli.errors import CheckpointError, UserError, first_line
-from aligncli.plain import parse_json
+from aligncli.plain import only_finite, parse_json
 
 if TYPE_CHECKING:
     from aligncli.data.dataset import Categories
@@ -76,6 +77,10 @@ class RunFolder:
         return self.root / "progress.json"
 
     @property
+    def lock_path(self) -> Path:
+        return self.root / ".lock"
+
+    @property
     def time_path(self) -> Path:
         return self.root / "time.json"
 
@@ -103,8 +108,8 @@ class RunFolder:
         return Categories.from_json(read_json(self.categories_path))
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        line = (json.dumps(record) + "\n").encode()
+        """Add one line to metrics.jsonl, with null for what JSON has no number for: fp16's gradients may overflow."""
+        line = (json.dumps(only_finite(record), allow_nan=False) + "\n").encode()
         with asking_for_room(self.metrics_path, len(line)), self.metrics_path.open("ab") as file:
             file.write(line)
 

@@ -31,6 +31,17 @@ def scaled_lr(optimizer: SGDConfig | AdamWConfig, batch_size: int) -> float:
     return optimizer.lr * batch_size / optimizer.reference_batch
 
 
+def describe_lr(optimizer: SGDConfig | AdamWConfig, batch_size: int) -> str:
+    """The rate that `scaled_lr` gives, in a line for people."""
+    rate, reference = scaled_lr(optimizer, batch_size), optimizer.reference_batch
+    if batch_size == reference:
+        return f"lr: {rate:g} for {batch_size} images a step, as in the recipe"
+    return (
+        f"lr: {rate:g} = {optimizer.lr:g} x {batch_size}/{reference}, scaled from the recipe's {reference} images a "
+        f"step to {batch_size}"
+    )
+
+
 def build_optimizer(
     part: SGDConfig | AdamWConfig, parameters: Iterable[tuple[str, nn.Parameter]], *, batch_size: int
 ) -> Optimizer:
@@ -50,18 +61,24 @@ def build_optimizer(
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter], lr_factors: Mapping[str, float], lr: float
 ) -> list[dict[str, Any]]:
-    """The parameters that train: first those of rate `lr`, then a group for each prefix of a name with a factor."""
-    rest = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    groups = []
-    for prefix, factor in lr_factors.items():
-        chosen = [name for name in rest if name.startswith(prefix)]
-        if not chosen:
+    """The parameters that train: first those of rate `lr`, then a group for each prefix with a factor.
+
+    Of prefixes that begin a name the longest counts.
+    """
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    for prefix in lr_factors:
+        if not any(name.startswith(prefix) for name in trained):
+            example = next(iter(trained), "none, as no parameter trains").rsplit(".", 1)[0]
             raise RecipeError(
                 f"optimizer.lr_factors names {prefix!r}, which no parameter that trains begins with: "
-                f"expected a prefix such as {next(iter(rest)).rsplit('.', 1)[0]!r}"
+                f"expected a prefix such as {example!r}"
             )
-        groups.append({"params": [rest.pop(name) for name in chosen], "lr": lr * factor})
-    return [{"params": list(rest.values())}, *groups]
+    chosen: dict[str | None, list[nn.Parameter]] = {None: [], **{prefix: [] for prefix in lr_factors}}
+    for name, parameter in trained.items():
+        fitting = [prefix for prefix in lr_factors if name.startswith(prefix)]
+        chosen[max(fitting, key=len, default=None)].append(parameter)
+    rest = {"params": chosen.pop(None)}
+    return [rest, *({"params": chosen[prefix], "lr": lr * factor} for prefix, factor in lr_factors.items())]
 
 
 def build_scheduler(part: ScheduleConfig, optimizer: Optimizer) -> LRScheduler:

@@ -2,34 +2,34 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from aligncli.build import NO_PARTS, Parts, build_datasets, build_model
+from aligncli.build import NO_PARTS, Parts
 from aligncli.config import Recipe, ScheduleConfig
-from aligncli.data.dataset import DetectionDataset, fingerprint, require_same_categories
+from aligncli.data.dataset import DetectionDataset
 from aligncli.data.loader import train_loader
 from aligncli.engine.best import keep_best
 from aligncli.engine.bundle import stop_with_bundle
 from aligncli.engine.distributed import ALONE, World
 from aligncli.engine.evaluate import evaluate_detector, write_evaluation
-from aligncli.engine.inference import LoadedRun, check_device
+from aligncli.engine.inference import LoadedRun
 from aligncli.engine.interrupt import Interrupted, StopRequest, stop_on_signal
 from aligncli.engine.loss_watch import LossWatch, NotFiniteError
 from aligncli.engine.memory import peak_memory
 from aligncli.engine.progress_file import kept_for_watchers
-from aligncli.engine.random_state import seed_everything
 from aligncli.engine.reporter import Reporter, SilentReporter, StoppableEvaluation
 from aligncli.engine.run_folder import RunFolder
-from aligncli.engine.schedule import check_schedule, scaled_lr
+from aligncli.engine.schedule import describe_lr
+from aligncli.engine.set_up import set_up
+from aligncli.engine.speed import Speed
 from aligncli.engine.trainer import Trainer
-from aligncli.engine.weights import initialize
 from aligncli.errors import TrainingError, first_line
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 
 @dataclass(frozen=True)
@@ -66,42 +66,31 @@ def train(
     started = time.monotonic()
     reporter = reporter if reporter and world.is_main else SilentReporter()
     run = RunFolder(run_dir)
-    first_call = world.broadcast((recipe, resume))
-    with world.together():
-        if first_call != (recipe, resume):
-            raise TrainingError(
-                "another process has another recipe, or sees another run folder: "
-                "expected the same command on every machine, and --out on a disk that all share"
-            )
-        check_schedule(recipe.schedule, num_ranks=world.size)
-        check_device(device, amp=recipe.schedule.amp)
-        train_set, val_set = build_datasets(recipe)
-        require_same_categories(train_set.categories, val_set.categories, source="validation annotations")
+    with ExitStack() as held:
+        trainer, train_set, val_set = set_up(
+            recipe,
+            run,
+            device=device,
+            resume=resume,
+            download=download,
+            parts=parts,
+            reporter=reporter,
+            held=held,
+            world=world,
+        )
+        trainer.join()
+        reporter.message(describe_lr(recipe.optimizer, recipe.schedule.batch_size))
         known_notes = train_set.notes()
-        seed_everything(recipe.seed)
-        model = build_model(recipe, num_classes=len(train_set.categories.names), parts=parts)
-        trainer = Trainer(recipe, model, device=device, world=world, data=fingerprint(train_set))
-        if resume:
-            known = run.read_categories()
-            require_same_categories(known, train_set.categories, source=f"the data of {run.root} has changed")
-            for line in trainer.restore(run):
-                reporter.message(line)
-        elif world.is_main:  # its weights become everyone's
-            started_from = initialize(model, recipe, download=download, class_names=train_set.categories.names)
-            run.create(recipe, train_set.categories, device=device)
-            reporter.message(started_from)
-    trainer.join()
-    reporter.message(_describe_lr(recipe))
-    for note in known_notes:
-        reporter.message(note)
-    with kept_for_watchers(run, reporter) if world.is_main else nullcontext(reporter) as reporter:
-        try:
-            metrics = _run_and_evaluate(trainer, run, train_set, val_set, reporter)
-            for note in train_set.notes():
-                if note not in known_notes:
-                    reporter.message(note)
-        finally:
-            reporter.finish()
+        for note in known_notes:
+            reporter.message(note)
+        with kept_for_watchers(run, reporter) if world.is_main else nullcontext(reporter) as reporter:
+            try:
+                metrics = _run_and_evaluate(trainer, run, train_set, val_set, reporter)
+                for note in train_set.notes():
+                    if note not in known_notes:
+                        reporter.message(note)
+            finally:
+                reporter.finish()
     return TrainResult(run_dir, metrics, time.monotonic() - started, trainer.iteration)
 
 
@@ -121,8 +110,8 @@ def _run_and_evaluate(
         raise  # never: together, all left
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"out of memory on {device}: lower schedule.batch_size, or raise schedule.accumulate to split it "
-            f"({first_line(error)})"
+            f"out of memory on {device}: lower schedule.batch_size, or raise schedule.accumulate to split it, "
+            f"each part normalised by its own positives ({first_line(error)})"
         ) from error
 
 
@@ -157,32 +146,28 @@ def _run(
             pin_memory=torch.device(trainer.device).type == "cuda",
         )
     )
-    clock = time.monotonic()
+    speed = Speed()
     watch = LossWatch(trainer.snapshot, scaled=trainer.scaler.is_enabled())
     evaluates_first = is_evaluated_after(schedule, first) and not run.is_evaluated(first)  # stopped before it did
     if world.largest(int(evaluates_first)):
         _evaluate(trainer, run, val_set, reporter, request)
     while trainer.iteration < schedule.iterations:
         lr = float(trainer.scheduler.get_last_lr()[0])
-        with world.together():
-            parts = [next(batches) for _ in range(schedule.accumulate)]
-        watch.add(trainer.step(iter(parts)), lr=lr)
-        iteration, last = trainer.iteration, trainer.iteration == schedule.iterations
-        stopped = world.largest(request.signal_number or 0)
-        evaluated = is_evaluated_after(schedule, iteration)
-        saving = last or stopped > 0 or evaluated or iteration % schedule.checkpoint_every == 0
-        record = {"iteration": iteration, "lr": lr}
-        if saving or iteration % schedule.log_every == 0:
-            record |= watch.look()
+        with speed.step():
+            with world.together():
+                parts = [next(batches) for _ in range(schedule.accumulate)]
+            watch.add(trainer.step(iter(parts)), lr=lr)
+            iteration, last = trainer.iteration, trainer.iteration == schedule.iterations
+            stopped = world.largest(request.signal_number or 0)
+            evaluated = is_evaluated_after(schedule, iteration)
+            saving = last or stopped > 0 or evaluated or iteration % schedule.checkpoint_every == 0
+            record = {"iteration": iteration, "lr": lr}
+            if saving or iteration % schedule.log_every == 0:
+                record |= watch.look()  # waits for the device
         if iteration % schedule.log_every == 0 or last:
             append_metrics(run, record, world)
-        rate = (iteration - first) / (time.monotonic() - clock)
-        speed = {
-            "images_per_second": rate * schedule.batch_size,
-            "eta_seconds": (schedule.iterations - iteration) / rate,
-            "memory": peak_memory(trainer.device),
-        }
-        reporter.step(record | speed)
+        told = speed.told(batch_size=schedule.batch_size, left=schedule.iterations - iteration)
+        reporter.step(record | told | {"memory": peak_memory(trainer.device)})
         if saving:
             trainer.save(run)
         if stopped:
@@ -210,7 +195,7 @@ def _evaluate(
             write_evaluation(run, evaluation)
             if trainer.recipe.schedule.eval_every:
                 keep_best(run, trainer.model, evaluation.metrics, iteration=trainer.iteration)
-    append_metrics(run, {"iteration": trainer.iteration, "evaluation": without_nan(evaluation.metrics)}, world)
+    append_metrics(run, {"iteration": trainer.iteration, "evaluation": only_finite(evaluation.metrics)}, world)
     reporter.evaluated(iteration=trainer.iteration, metrics=evaluation.metrics)
     return evaluation.metrics
 
@@ -220,14 +205,3 @@ def append_metrics(run: RunFolder, record: Mapping[str, Any], world: World) -> N
     with world.together():
         if world.is_main:
             run.append_metrics(record)
-
-
-def _describe_lr(recipe: Recipe) -> str:
-    optimizer, batch_size = recipe.optimizer, recipe.schedule.batch_size
-    rate = scaled_lr(optimizer, batch_size)
-    if batch_size == optimizer.reference_batch:
-        return f"lr: {rate:g} for {batch_size} images a step, as in the recipe"
-    return (
-        f"lr: {rate:g} = {optimizer.lr:g} x {batch_size}/{optimizer.reference_batch}, scaled from the recipe's "
-        f"{optimizer.reference_batch} images a step to {batch_size}"
-    )

@@ -52,7 +52,7 @@ class Backbone(nn.Module):
             part.requires_grad_(False)
 
     def stop_at(self, level: int) -> nn.Sequential:
-        """Compute no map coarser than `level`, and return the stages behind it, for a head that runs them on RoIs.
+        """Compute no map coarser than `level`, and return the stages behind it, which a head may run on RoIs.
 
         They stay in here with their weights, under the names that pre-trained ones have.
         """

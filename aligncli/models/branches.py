@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from aligncli.errors import RecipeError
+
 PRIOR_PROBABILITY = 0.01  # a fresh classifier says "1 % object", or the focal loss starts unstable
 
 
@@ -64,7 +66,9 @@ def norm_and_activation(channels: int, norm: str, *, inplace: bool = True) -> li
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """8 channels a group."""
+    """8 channels a group; one group where there are fewer. Raises RecipeError where they cannot be grouped."""
+    if channels > 8 and channels % 8:
+        raise RecipeError(f"a group norm on {channels} channels: expected a multiple of 8, its channels a group")
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 

@@ -45,7 +45,9 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     for parent in model.modules():
         for conv_name, norm_name in _neighbours(parent):
             conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
-            if type(conv) in CONVOLUTIONS and type(norm) in NORMS and uses[conv] == uses[norm] == 1:
+            if not (type(conv) in CONVOLUTIONS and type(norm) in NORMS and uses[conv] == uses[norm] == 1):
+                continue
+            if norm.running_mean is not None:  # else it takes the statistics of what it sees, in evaluation too
                 yield parent, conv_name, norm_name
 
 

@@ -47,6 +47,7 @@ class FeaturePyramid(nn.Module):
             )
         if p6_from == "pooled_p5" and levels[-1] > top + 1:
             raise RecipeError(f"neck.p6_from is pooled_p5, which makes no level beyond P{top + 1}: take c5 or p5")
+        self.top = top
         self.levels = tuple(levels)
         self.lateral_levels = range(levels[0], top + 1) if top_down else range(levels[0], min(levels[-1], top) + 1)
         self.top_down = top_down
@@ -72,6 +73,11 @@ class FeaturePyramid(nn.Module):
                     nn.init.zeros_(module.bias)
 
     @property
+    def coarsest_input(self) -> int:
+        """The coarsest of the backbone's maps that it reads."""
+        return self.top if self.extras and self.p6_from == "c5" else max(self.lateral_levels)
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels a cell of each output map."""
         return tuple(2**level for level in self.levels)
@@ -85,7 +91,7 @@ class FeaturePyramid(nn.Module):
                 lateral = lateral + F.interpolate(merged[level + 1], size=lateral.shape[-2:], mode="nearest")
             merged[level] = lateral
         pyramid = {int(level): output(merged[int(level)]) for level, output in self.outputs.items()}
-        coarsest = maps[max(maps)] if self.p6_from == "c5" else pyramid[max(pyramid)]
+        coarsest = maps[self.coarsest_input] if self.p6_from == "c5" else pyramid[max(pyramid)]
         for level, convolution in self.extras.items():
             coarsest = convolution(coarsest)
             pyramid[int(level)] = coarsest
@@ -110,10 +116,10 @@ class BackboneStage(nn.Module):
 
     def __init__(self, in_channels: Mapping[int, int], *, level: int) -> None:
         super().__init__()
-        self.level = level
+        self.coarsest_input = level
         self.channels = in_channels[level]
         self.strides = (2**level,)
 
     def forward(self, maps: Mapping[int, Tensor]) -> list[Tensor]:
         """{level: (N, C, H, W)} to that one map, in a list as from a pyramid."""
-        return [maps[self.level]]
+        return [maps[self.coarsest_input]]

@@ -81,6 +81,8 @@ def weight_gradient(
         kernel_size, padding, stride: (kh, kw), (ph, pw) and (sh, sw).
     """
     gradient = x.new_empty(grad.shape[1], *kernel_size, x.shape[1])
+    if not grad.numel():
+        return gradient.zero_().permute(0, 3, 1, 2)
     images = max(1, PRODUCT_ROWS // grad[0, 0].numel())
     for first, (own_x, own_grad) in enumerate(zip(x.split(images), grad.split(images), strict=True)):
         _add_weight_gradient(own_x, own_grad, padding, stride, gradient, is_first=first == 0)

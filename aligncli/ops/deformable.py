@@ -32,15 +32,18 @@ def deformable_conv(
     kernel_size = (weight.shape[2], weight.shape[3])
     points = [_empty_boxes(level, kernel_size) for level in offsets]
     strides = [1.0] * len(points)  # these boxes are in cells
-    rows: list[Tensor] = []
+    sums: list[Tensor] = []
+    one: list[Tensor] = []
     for tap, tap_weight in enumerate(weight.flatten(2).unbind(2)):
         boxes = [level[:, :, tap] for level in points]
         tap_bias = bias if tap == 0 else None
         one = roi_conv(list(features), boxes, tap_weight[:, :, None, None], tap_bias, stride=strides, backend=backend)
-        rows = [total + more for total, more in zip(rows, one, strict=True)] if rows else one
+        # In half precision each tap would round the sum of those before
+        more = [row.float() if row.dtype.itemsize == 2 else row for row in one]
+        sums = [total + row for total, row in zip(sums, more, strict=True)] if sums else more
     return [
-        row.unflatten(1, (x.shape[-2], x.shape[-1])).permute(0, 3, 1, 2)  # channels-last, no copy
-        for row, x in zip(rows, features, strict=True)
+        total.to(row.dtype).unflatten(1, (x.shape[-2], x.shape[-1])).permute(0, 3, 1, 2)  # channels-last, no copy
+        for total, row, x in zip(sums, one, features, strict=True)
     ]
 
 

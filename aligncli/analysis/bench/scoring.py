@@ -17,7 +17,7 @@ from aligncli.analysis.bench.made_results import ScoringCase, make_results
 from aligncli.analysis.bench.rate_report import RateReport, RateResult
 from aligncli.analysis.bench.timing import interleave
 from aligncli.engine.metrics import CocoMetrics, Evaluator, compute_metrics
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 EVALUATORS: tuple[Evaluator, ...] = ("hotcoco", "pycocotools")
 PEER = "pycocotools"
@@ -97,7 +97,7 @@ def _numbers(scoring: Scoring | None) -> tuple[Any, Any] | None:
     """All metrics, and AP by class; None stands for what is not defined."""
     if scoring is None or scoring.scored is None:
         return None
-    return without_nan(scoring.scored.values), without_nan(scoring.scored.per_class)
+    return only_finite(scoring.scored.values), only_finite(scoring.scored.per_class)
 
 
 def _metrics(prepared: dict[str, Scoring]) -> Any:

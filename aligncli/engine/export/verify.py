@@ -27,7 +27,7 @@ from aligncli.errors import UserError, first_line
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # images to boxes, scores, labels, see graph.py
 Detections = dict[str, Tensor]
-SAME_BOX = 0.5  # IoU
+SAME_BOX = 0.9  # IoU
 # Beyond float32's rounding in another order of sums, which may also turn an NMS at its threshold
 MAX_SCORE_DIFFERENCE, MAX_AP_DIFFERENCE, MAX_UNPAIRED = 1e-2, 0.1, 0.01
 

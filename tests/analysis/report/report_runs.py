@@ -14,7 +14,7 @@ from aligncli.catalog import load_recipe, on_folder
 from aligncli.config import Recipe
 from aligncli.engine.metrics import compute_metrics
 from aligncli.engine.run_folder import RunFolder, write_json
-from aligncli.plain import without_nan
+from aligncli.plain import only_finite
 
 SHAPES = load_recipe("aligndet_small").changed({"data.num_train": 4, "data.num_val": 20, "schedule.iterations": 10})
 
@@ -40,7 +40,7 @@ def make_run(folder: Path, recipe: Recipe = SHAPES, change: Change = every_third
         detections += [] if changed is None else [changed]
     run = RunFolder(folder)
     run.create(recipe, dataset.categories, device="cpu")
-    metrics = without_nan(compute_metrics(truth, detections).values)
+    metrics = only_finite(compute_metrics(truth, detections).values)
     for iteration in range(1, 11):
         run.append_metrics({"iteration": iteration, "lr": 0.01, "loss": 2 / iteration, "box": 1.0, "class": 1.0})
     run.append_metrics({"iteration": 10, "evaluation": metrics})

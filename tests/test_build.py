@@ -7,6 +7,7 @@ from torch import nn
 
 from aligncli.build import build_model
 from aligncli.catalog import load_recipe
+from aligncli.errors import RecipeError
 
 K = 80  # COCO's classes
 
@@ -91,3 +92,39 @@ def test_one_level_of_anchors_covers_the_pyramid_s_sizes():
     assert pyramid.strides == (8, 16, 32, 64, 128)
     assert single.strides == (16,)
     assert single.head.boxes_per_cell == 5
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "last"),
+    [
+        ("retinanet_small_p2", {}, 5),
+        ("retinanet_small_p2", {"model.neck.top_down": False}, 2),
+        ("retinanet_small_fpn", {"model.neck.top_down": False, "model.neck.levels": [3, 4]}, 4),
+        ("faster_rcnn_small_c4", {}, 4),
+    ],
+)
+def test_what_nothing_reads_is_neither_computed_nor_trained(recipe, changes, last):
+    """Several processes would wait for its gradients. C4's fifth stage is the RoI head's, and trains."""
+    model = build(recipe, changes)
+    assert model.backbone.last_level == last
+    behind = model.backbone.stages[last - 1 :]
+    assert all(parameter.requires_grad == (recipe == "faster_rcnn_small_c4") for parameter in behind.parameters())
+    assert all(parameter.requires_grad for parameter in model.backbone.stages[: last - 1].parameters())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        (
+            "aligndet_r50_dagger",
+            {"model.neck.levels": [4]},
+            "finest_kernel_size is 3, for the finest",
+        ),
+        ("aligndet_small", {"model.neck.levels": []}, "recipe key 'model.neck.levels'"),
+        ("refinedet_small", {"model.levels": []}, "recipe key 'model.levels'"),
+        ("aligndet_small", {"model.neck.channels": 28}, "a group norm on 28 channels"),
+    ],
+)
+def test_a_recipe_that_makes_no_model_is_refused(recipe, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        build(recipe, changes)

@@ -158,3 +158,16 @@ def test_matches_without_some_rows_ignore_them_and_leave_the_others():
     less = matches.ignoring(torch.tensor([[True, True, True, False]]))
     assert less.labels.tolist() == [[IGNORED, IGNORED, IGNORED, 1]]
     assert torch.equal(less.boxes, matches.boxes)
+
+
+def test_a_box_without_area_is_no_object():
+    """A sliver may lose its side to float32 in a flip; its deltas would be infinite."""
+    truth = pad_targets([target([[5, 5, 5, 30], [0, 0, 10, 10]], labels=[2, 3], crowd=[False, False])], CPU)
+    assert truth.objects.tolist() == [[False, True]]
+    matches = Matcher(foreground=0.5, background=0.4, low_quality=True)(
+        torch.tensor([[4.0, 4, 6, 31], [0, 0, 9, 10]]), truth
+    )
+    assert matches.labels.tolist() == [[BACKGROUND, 3]]
+    crowds = pad_targets([target([[5, 5, 5, 30], [0, 0, 10, 10]], labels=[2, 3], crowd=[True, True])], CPU).crowds
+    assert crowds is not None
+    assert crowds.tolist() == [[False, True]]

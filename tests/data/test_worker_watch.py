@@ -52,6 +52,17 @@ def test_a_worker_that_hangs_is_told_with_its_image_and_its_stack(spoilt):
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_that_lives_on_is_told_as_it_is(spoilt, workers):
+    def break_down():
+        raise RuntimeError("decoder broke: timed out")
+
+    loader = eval_loader(spoilt(break_down), WORKERS.model_copy(update={"workers": workers}), batch_size=1)
+    with pytest.raises(RuntimeError, match="decoder broke") as caught:
+        list(loader)
+    assert caught.value.__cause__ is None
+
+
 def test_other_errors_are_not_taken_for_a_worker_s(spoilt):
     loader = eval_loader(spoilt(lambda: None), WORKERS.model_copy(update={"workers": 0}), batch_size=1)
     assert loader.explain(RuntimeError("shapes do not match")) is None

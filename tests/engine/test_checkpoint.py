@@ -235,3 +235,13 @@ def test_killed_at_50_random_moments_of_saving_the_newest_reported_checkpoint_is
     assert litter > 0  # some kills did hit a checkpoint half written
     save_checkpoint(run, nn.Linear(1, 1), iteration=last + 1, state={})
     assert names(run.checkpoints_path) == [f"{last:07d}", f"{last + 1:07d}"]
+
+
+def test_tied_weights_are_saved_and_loaded(run):
+    """As a user's own part may have them."""
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    model["b"].weight = model["a"].weight
+    save_checkpoint(run, model, iteration=1, state={})
+    weights = load_checkpoint(run, device="cpu").weights
+    assert torch.equal(weights["a.weight"], weights["b.weight"])
+    restore_model(model, weights, source=run.root)

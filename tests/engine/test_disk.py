@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -143,8 +144,24 @@ def test_litter_is_removed_and_a_folder_goes_as_a_whole(tmp_path):
     write_folder(tmp_path / "a", {"x": b"1"})
     for name in (".b.partial", ".c.removed"):
         write_folder(tmp_path / name, {"x": b"1"})
+    (tmp_path / ".x.json.0a1b.tmp").write_bytes(b"half")
     remove_litter(tmp_path)
     assert names(tmp_path) == ["a"]
     remove_folder(tmp_path / "a")
     remove_folder(tmp_path / "a")  # it is gone already
     assert names(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_several_writers_of_one_file_each_write_it_whole(tmp_path):
+    """An evaluation by hand beside a training that evaluates."""
+    path, contents = tmp_path / "results.json", [bytes([letter]) * 200_000 for letter in b"abc"]
+    with ThreadPoolExecutor(len(contents) + 1) as pool:
+        writers = [pool.submit(write_file, path, content) for _ in range(20) for content in contents]
+        seen = set()
+        while not all(writer.done() for writer in writers):
+            seen |= {path.read_bytes()} if path.is_file() else set()
+        for writer in writers:
+            writer.result()
+    assert seen <= set(contents)
+    assert names(tmp_path) == ["results.json"]

@@ -65,3 +65,21 @@ def test_a_factor_for_nothing_is_refused():
     model = torch.nn.Linear(1, 1)
     with pytest.raises(RecipeError, match=r"optimizer.lr_factors names 'bakcbone', which no parameter .* begins with"):
         build_optimizer(SGDConfig(lr_factors={"bakcbone": 0.1}), model.named_parameters(), batch_size=16)
+
+
+@pytest.mark.parametrize("order", [("0.", "0.bias"), ("0.bias", "0.")])
+def test_of_prefixes_the_longest_counts(order):
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    factors = {"0.": 0.5, "0.bias": 0.25}
+    part = SGDConfig(lr=1.0, reference_batch=8, lr_factors={prefix: factors[prefix] for prefix in order})
+    optimizer = build_optimizer(part, model.named_parameters(), batch_size=8)
+    rates = {id(x): group["lr"] for group in optimizer.param_groups for x in group["params"]}
+    found = {name: rates[id(x)] for name, x in model.named_parameters()}
+    assert found == {"0.weight": 0.5, "0.bias": 0.25, "1.weight": 1.0, "1.bias": 1.0}
+
+
+def test_one_factor_for_all_leaves_none_at_the_first_rate():
+    part = SGDConfig(lr=1.0, reference_batch=8, lr_factors={"": 0.5})
+    optimizer = build_optimizer(part, torch.nn.Linear(1, 1).named_parameters(), batch_size=8)
+    assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(0, 1.0), (2, 0.5)]
+    optimizer.step()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from aligncli.engine import train as train_module
 from aligncli.engine.inference import to_unit_range
 from aligncli.engine.interrupt import Interrupted
 from aligncli.engine.reporter import SilentReporter
+from aligncli.engine.schedule import describe_lr
 from aligncli.engine.train import Trainer, train
 from aligncli.errors import CheckpointError, DeviceError, RecipeError, TrainingError
 from tests.helpers import random_batch, tiny_detector
@@ -56,6 +58,7 @@ def test_a_run_leaves_weights_metrics_detections_and_everything_to_rebuild_it(fi
         "results.json",
         "evaluation.json",
         "progress.json",
+        ".lock",
     }
     lines = metrics(result.run_dir)
     assert [line["iteration"] for line in lines] == [*range(1, 13), 12]
@@ -199,5 +202,29 @@ def test_bad_requests_end_before_a_run_folder_exists(recipe, tmp_path, changes, 
 
 
 def test_the_learning_rate_line_says_how_it_was_scaled(recipe):
-    assert "as in the recipe" in train_module._describe_lr(recipe.changed({"schedule.batch_size": 8}))
-    assert "0.001 = 0.002 x 4/8" in train_module._describe_lr(recipe)
+    assert "as in the recipe" in describe_lr(recipe.optimizer, 8)
+    assert "0.001 = 0.002 x 4/8" in describe_lr(recipe.optimizer, 4)
+
+
+def test_a_folder_that_holds_a_training_is_not_begun_anew(finished):
+    recipe, result = finished
+    before = {path: path.read_bytes() for path in result.run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="straight holds a training: resume it, or choose another folder"):
+        train(recipe, result.run_dir)
+    assert {path: path.read_bytes() for path in result.run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_evaluations_do_not_count_as_steps(recipe, tmp_path, monkeypatch):
+    evaluate, rates = train_module.evaluate_detector, []
+
+    def slowly(*given, **options):
+        time.sleep(1.0)
+        return evaluate(*given, **options)
+
+    class Rates(SilentReporter):
+        def step(self, record):
+            rates.append(record["eta_seconds"] / max(4 - record["iteration"], 1))
+
+    monkeypatch.setattr(train_module, "evaluate_detector", slowly)
+    train(recipe.changed({"schedule.iterations": 4, "schedule.eval_every": 1}), tmp_path / "run", reporter=Rates())
+    assert 0 < max(rates[1:3]) < 1.0

@@ -97,3 +97,10 @@ def test_a_convolution_of_an_unknown_kind_is_not_folded():
     model = randomize_norms(nn.Sequential(NormalizedConv2d(4, 4, 3), nn.BatchNorm2d(4))).eval()
     x = torch.randn(1, 4, 8, 8)
     assert torch.equal(fold_norms(model)(x), model(x))
+
+
+def test_a_norm_without_statistics_of_its_own_stays():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    folded = fold_norms(layers)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(folded(x), layers.eval()(x))

@@ -5,6 +5,7 @@ import torch
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from aligncli.errors import RecipeError
 from aligncli.models.branches import group_norm
 from aligncli.models.fpn import BackboneStage, FeaturePyramid
 
@@ -112,3 +113,24 @@ def test_a_single_level_can_be_normed():
     neck = FeaturePyramid(CHANNELS, channels=16, levels=(2,), norm="group")
     assert sum(isinstance(module, torch.nn.GroupNorm) for module in neck.modules()) == 5  # four laterals, one output
     assert not any(isinstance(module, torch.nn.Conv2d) and module.bias is not None for module in neck.modules())
+
+
+def test_it_names_the_coarsest_map_that_it_reads():
+    for options, coarsest in (
+        ({"levels": (3, 4, 5, 6, 7)}, 5),
+        ({"levels": (2,)}, 5),
+        ({"levels": (2,), "top_down": False}, 2),
+        ({"levels": (3, 4), "top_down": False}, 4),
+        ({"levels": (3, 4, 5, 6), "top_down": False}, 5),
+        ({"levels": (3, 4, 5, 6), "top_down": False, "p6_from": "p5"}, 5),
+    ):
+        neck = FeaturePyramid(CHANNELS, channels=8, **options)
+        assert neck.coarsest_input == coarsest
+        neck({level: x for level, x in backbone_maps().items() if level <= coarsest})
+    assert BackboneStage(CHANNELS, level=4).coarsest_input == 4
+
+
+def test_channels_that_cannot_be_grouped_are_refused():
+    with pytest.raises(RecipeError, match="a group norm on 28 channels: expected a multiple of 8"):
+        FeaturePyramid(CHANNELS, channels=28, levels=(3, 4, 5), norm="group")
+    assert group_norm(4).num_groups == 1

@@ -107,3 +107,13 @@ def test_elsewhere_and_for_other_convolutions_nothing_changes(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     quicken_gradients(wide)
     assert type(wide[0]) is nn.Conv2d
+
+
+def test_no_images_have_gradients_of_zero():
+    plain, quick = twins(3, 4, 3, padding=1, stride=2)
+    x = torch.randn(0, 3, 6, 9, dtype=torch.float64)
+    wanted_output, wanted = gradients(plain, x, torch.ones(1, dtype=torch.float64))
+    output, found = gradients(quick, x, torch.ones(1, dtype=torch.float64))
+    assert output.shape == wanted_output.shape
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(ours, theirs)

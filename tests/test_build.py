@@ -100,6 +100,7 @@ def test_one_level_of_anchors_covers_the_pyramid_s_sizes():
         ("retinanet_small_p2", {}, 5),
         ("retinanet_small_p2", {"model.neck.top_down": False}, 2),
         ("retinanet_small_fpn", {"model.neck.top_down": False, "model.neck.levels": [3, 4]}, 4),
+        ("refinedet_small", {"model.neck.levels": [3, 4]}, 4),
         ("faster_rcnn_small_c4", {}, 4),
     ],
 )
@@ -121,7 +122,7 @@ def test_what_nothing_reads_is_neither_computed_nor_trained(recipe, changes, las
             "finest_kernel_size is 3, for the finest",
         ),
         ("aligndet_small", {"model.neck.levels": []}, "recipe key 'model.neck.levels'"),
-        ("refinedet_small", {"model.levels": []}, "recipe key 'model.levels'"),
+        ("refinedet_small", {"model.neck.levels": []}, "recipe key 'model.neck.levels'"),
         ("aligndet_small", {"model.neck.channels": 28}, "a group norm on 28 channels"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 from aligncli.build.adm import build_adm
 from aligncli.build.custom import NO_PARTS, Parts
 from aligncli.build.heads import build_head
-from aligncli.build.parts import build_backbone, build_loss, build_neck, build_postprocess
+from aligncli.build.parts import build_backbone, build_loss, build_neck, build_postprocess, leave_out_unread
 from aligncli.build.refinedet import build_refinedet
 from aligncli.build.two_stage import build_faster_rcnn
 from aligncli.config import (
@@ -27,7 +27,6 @@ from aligncli.data.coco import CocoDataset
 from aligncli.data.dataset import DetectionDataset, Split
 from aligncli.data.shapes import ShapesDataset
 from aligncli.models.aligndet import AlignDet
-from aligncli.models.backbone import Backbone
 from aligncli.models.dense_detector import DenseDetector
 from aligncli.models.detector import Detector
 from aligncli.models.quick_gradients import quicken_gradients
@@ -57,9 +56,8 @@ def _build_detector(recipe: Recipe, num_classes: int, parts: Parts) -> Detector:
     if isinstance(model, RefineDetConfig):  # on the backbone's own maps, each with channels of its own
         return build_refinedet(model, num_classes, **shared)
     neck = build_neck(model.neck, backbone)
-    runs_stages = isinstance(model, FasterRCNNConfig) and isinstance(model.roi_head, StageHeadConfig)
-    if isinstance(backbone, Backbone) and not runs_stages:
-        backbone.stop_at(neck.coarsest_input).requires_grad_(False)  # nothing reads what they would learn
+    if not (isinstance(model, FasterRCNNConfig) and isinstance(model.roi_head, StageHeadConfig)):
+        leave_out_unread(backbone, neck)
     shared |= {"neck": neck, "strides": neck.strides}
     match model:
         case DenseDetectorConfig():

@@ -27,6 +27,7 @@ from aligncli.models.fpn import BackboneStage, FeaturePyramid
 from aligncli.models.head_loss import HeadLoss
 from aligncli.models.multibox import MultiBoxLoss
 from aligncli.models.postprocess import Postprocess
+from aligncli.models.refinedet import BackboneLevels
 
 
 def build_backbone(part: Backbone, parts: Parts) -> backbones.Backbone:
@@ -70,6 +71,12 @@ def build_neck(part: Neck | StageConfig, backbone: backbones.Backbone) -> Featur
             )
         case StageConfig():
             return BackboneStage(backbone.channels, level=part.level)
+
+
+def leave_out_unread(backbone: backbones.Backbone, neck: FeaturePyramid | BackboneStage | BackboneLevels) -> None:
+    """Neither compute nor train stages coarser than the neck reads: several processes would wait for gradients."""
+    if isinstance(backbone, backbones.Backbone):  # a custom one may be another class
+        backbone.stop_at(neck.coarsest_input).requires_grad_(False)
 
 
 def build_branches(part: TowerConfig, in_channels: int, num_classes: int, num_anchors: int) -> Branches:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aligncli.build.parts import build_anchors, build_multibox_loss
+from aligncli.build.parts import build_anchors, build_multibox_loss, leave_out_unread
 from aligncli.config import RefineDetConfig
 from aligncli.models.backbone import Backbone
 from aligncli.models.multibox import MultiBoxPredictors
@@ -12,6 +12,7 @@ from aligncli.models.refinedet import BackboneLevels, RefineDet, TransferConnect
 def build_refinedet(part: RefineDetConfig, num_classes: int, *, backbone: Backbone, **shared: Any) -> RefineDet:
     """The detector; `shared` is what every Detector takes."""
     neck = BackboneLevels(backbone.channels, channels=part.neck.channels, levels=part.neck.levels, norm=part.neck.norm)
+    leave_out_unread(backbone, neck)
     anchors = build_anchors(part.anchors)
     transferred = [part.transfer.channels] * len(neck.levels)
     return RefineDet(

@@ -108,6 +108,18 @@ def init_he(head: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
+def init_he_uniform(module: nn.Module) -> None:
+    """He initialisation and zero biases, as for every layer between backbone and heads (section 5.1).
+
+    With a = 1, the gain of a layer that no ReLU follows, as torchvision has it.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_uniform_(part.weight, a=1)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 class OffsetPredictor(nn.Conv2d):
     """A 1x1 convolution to the offsets of a deformable one. It keeps this sigma, whatever its head is given."""
 

@@ -22,7 +22,7 @@ from torchvision.ops.poolers import LevelMapper
 from aligncli.anchors import AnchorGenerator
 from aligncli.boxes import clip_boxes, decode_boxes
 from aligncli.matching import GroundTruth
-from aligncli.models.branches import flatten_cells
+from aligncli.models.branches import flatten_cells, init_he_uniform
 from aligncli.models.detector import Detector, Geometry
 from aligncli.models.multibox import softmax_score_logits
 from aligncli.models.postprocess import Candidates
@@ -212,9 +212,7 @@ class BoxPredictor(FastRCNNPredictor):
 def two_fc_head(in_channels: int, channels: int) -> TwoMLPHead:
     """torchvision's two fully connected layers, with He initialisation as the neck has it."""
     head = TwoMLPHead(in_channels, channels)
-    for layer in (head.fc6, head.fc7):
-        nn.init.kaiming_uniform_(layer.weight, a=1)
-        nn.init.zeros_(layer.bias)
+    init_he_uniform(head)
     return head
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligncli.errors import RecipeError
-from aligncli.models.branches import group_norm
+from aligncli.models.branches import group_norm, init_he_uniform
 
 
 class FeaturePyramid(nn.Module):
@@ -38,8 +38,7 @@ class FeaturePyramid(nn.Module):
         norm: str = "none",
     ) -> None:
         super().__init__()
-        if list(levels) != list(range(levels[0], levels[-1] + 1)):
-            raise RecipeError(f"neck.levels is {tuple(levels)}: levels must be contiguous, for example (3, 4, 5)")
+        require_contiguous(levels)
         top = max(in_channels)
         if p6_from != "c5" and top not in levels:
             raise RecipeError(
@@ -66,11 +65,7 @@ class FeaturePyramid(nn.Module):
             self.extras[str(level)] = (
                 nn.MaxPool2d(1, stride=2) if pooled else _convolution(source, channels, 3, stride=2, norm=norm)
             )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # He initialisation, section 5.1; a=1: no ReLU follows
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_he_uniform(self)
 
     @property
     def coarsest_input(self) -> int:
@@ -97,6 +92,12 @@ class FeaturePyramid(nn.Module):
             pyramid[int(level)] = coarsest
             coarsest = F.relu(coarsest)
         return [pyramid[level] for level in self.levels]
+
+
+def require_contiguous(levels: Sequence[int]) -> None:
+    """Raises RecipeError where a neck's levels leave one out."""
+    if list(levels) != list(range(levels[0], levels[-1] + 1)):
+        raise RecipeError(f"neck.levels is {tuple(levels)}: levels must be contiguous, for example (3, 4, 5)")
 
 
 def _convolution(in_channels: int, channels: int, kernel_size: int, *, stride: int = 1, norm: str) -> nn.Module:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from aligncli.anchors import AnchorGenerator
 from aligncli.boxes import clip_boxes
-from aligncli.errors import RecipeError
 from aligncli.matching import GroundTruth
-from aligncli.models.branches import conv_stack, norm_and_activation
+from aligncli.models.branches import conv_stack, init_he_uniform, norm_and_activation
 from aligncli.models.detector import Detector, Geometry
+from aligncli.models.fpn import require_contiguous
 from aligncli.models.multibox import MultiBoxLoss, MultiBoxPredictors, softmax_score_logits
 from aligncli.models.postprocess import Candidates, logit
 
@@ -35,9 +35,9 @@ class BackboneLevels(nn.Module):
         self, in_channels: Mapping[int, int], *, channels: int, levels: Sequence[int], norm: str = "none"
     ) -> None:
         super().__init__()
-        if list(levels) != list(range(levels[0], levels[-1] + 1)):
-            raise RecipeError(f"neck.levels is {tuple(levels)}: levels must be contiguous, for example (3, 4, 5, 6)")
+        require_contiguous(levels)
         top = max(in_channels)
+        self.coarsest_input = min(levels[-1], top)
         self.levels = tuple(levels)
         self.strides = tuple(2**level for level in levels)
         self.channels = tuple(in_channels.get(level, channels) for level in levels)  # a level
@@ -46,7 +46,7 @@ class BackboneLevels(nn.Module):
             source = in_channels[top] if level == top + 1 else channels
             convolution = nn.Conv2d(source, channels, 3, stride=2, padding=1, bias=norm == "none")
             self.extras[str(level)] = nn.Sequential(convolution, *norm_and_activation(channels, norm))
-        _init_he(self)
+        init_he_uniform(self)
 
     def forward(self, maps: Mapping[int, Tensor]) -> list[Tensor]:
         """{level: (N, C, H, W)} to one map for each of `levels`."""
@@ -82,7 +82,7 @@ class TransferConnections(nn.Module):
             )
             for _ in in_channels
         )
-        _init_he(self)
+        init_he_uniform(self)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (N, C, H, W), finest first, to maps (N, channels, H, W)."""
@@ -183,12 +183,3 @@ class RefineDet(Detector):
             boxes = clip_boxes(boxes, geometry.sizes, min_side=self.min_side)
             dropped = softmax_score_logits(logits)[..., 0] < self.least_object_logit
         return RefinedAnchors(logits, deltas, anchors, boxes, dropped)
-
-
-def _init_he(module: nn.Module) -> None:
-    """He initialisation and zero biases, as for every layer between backbone and heads (section 5.1)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_uniform_(part.weight, a=1)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

@@ -38,13 +38,13 @@ def forward(
 
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device.
     """
-    if not _serves(features, boxes, weight):
+    if not serves(features, boxes, weight):
         return portable.forward(features, boxes, weight, bias, strides)
     kernels = _kernels_for(weight)
-    matrix = portable._matrix(weight)
+    matrix = portable.weight_matrix(weight)
     with kernels.on_device():
-        maps, flat_boxes = _lay_out(features, boxes)
-        pyramid = Pyramid(maps, flat_boxes, strides, _kernel_size(weight))
+        maps, flat_boxes = lay_out(features, boxes)
+        pyramid = Pyramid(maps, flat_boxes, strides, kernel_size(weight))
         rows = weight.new_empty(pyramid.num_locations, weight.shape[0])
         columns = _columns_buffer(pyramid.num_locations, matrix)
         for start, end in _chunks(pyramid.num_locations, columns.shape[0]):
@@ -72,13 +72,13 @@ def backward(
     """
     num_levels = len(features)
     is_unordered = torch.are_deterministic_algorithms_enabled() and any(needs[:num_levels])
-    if is_unordered or not _serves(features, boxes, weight):
+    if is_unordered or not serves(features, boxes, weight):
         return portable.backward(grad_rows, features, boxes, weight, strides, needs)
     kernels = _kernels_for(weight)
-    matrix = portable._matrix(weight)
+    matrix = portable.weight_matrix(weight)
     with kernels.on_device():
         grad_rows = grad_rows.contiguous()
-        maps, flat_boxes = _lay_out(features, boxes)
+        maps, flat_boxes = lay_out(features, boxes)
         grad_maps = [
             torch.zeros_like(level, dtype=torch.float32, memory_format=torch.channels_last) if needed else None
             for level, needed in zip(maps, needs)
@@ -86,7 +86,7 @@ def backward(
         grad_boxes = [
             torch.empty_like(level) if needed else None for level, needed in zip(flat_boxes, needs[num_levels:])
         ]
-        pyramid = Pyramid(maps, flat_boxes, strides, _kernel_size(weight), grad_maps=grad_maps, grad_boxes=grad_boxes)
+        pyramid = Pyramid(maps, flat_boxes, strides, kernel_size(weight), grad_maps=grad_maps, grad_boxes=grad_boxes)
         columns = _columns_buffer(len(grad_rows), matrix)
         grad_matrix = torch.zeros_like(matrix, dtype=torch.float32) if needs[-1] else None
         if grad_matrix is not None:
@@ -98,7 +98,7 @@ def backward(
             *(found.to(like.dtype) for found, like in zip(grad_boxes, boxes) if found is not None),
         ]
         if grad_matrix is not None:
-            gradients.append(portable._kernel(grad_matrix, like=weight))
+            gradients.append(portable.weight_of_matrix(grad_matrix, like=weight))
     return gradients
 
 
@@ -125,7 +125,7 @@ def _add_sampled_gradients(
             kernels.grad_boxes(pyramid, start, grad_columns)
 
 
-def _serves(features: Sequence[Tensor], boxes: Sequence[Tensor], weight: Tensor) -> bool:
+def serves(features: Sequence[Tensor], boxes: Sequence[Tensor], weight: Tensor) -> bool:
     """Whether the numbers are not beyond what the kernels count with."""
     num_locations = sum(level.shape[0] * level.shape[1] for level in boxes)
     return (
@@ -140,11 +140,12 @@ def _kernels_for(weight: Tensor) -> Kernels:
     return load_kernels(weight.dtype, weight.device.index)
 
 
-def _kernel_size(weight: Tensor) -> tuple[int, int]:
+def kernel_size(weight: Tensor) -> tuple[int, int]:
+    """(kh, kw)."""
     return weight.shape[2], weight.shape[3]
 
 
-def _lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Maps and boxes as the kernels read them; themselves where they lie so already."""
     maps = [level.contiguous(memory_format=torch.channels_last) for level in features]
     return maps, [_plain(level_boxes) for level_boxes in boxes]

@@ -24,12 +24,12 @@ def forward(
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,). All on one device. A
     layer that the kernel does not serve (`fused.serves`) is native_cuda.py's.
     """
-    maps, flat_boxes = native_cuda._lay_out(features, boxes)
-    if not (native_cuda._serves(features, boxes, weight) and fused.serves(maps, weight)):
+    maps, flat_boxes = native_cuda.lay_out(features, boxes)
+    if not (native_cuda.serves(features, boxes, weight) and fused.serves(maps, weight)):
         return native_cuda.forward(features, boxes, weight, bias, strides)
     out_channels = weight.shape[0]
     kernel = fused.load_kernel(weight.dtype, fused.outputs_for(out_channels), weight.device.index)
-    pyramid = Pyramid(maps, flat_boxes, strides, native_cuda._kernel_size(weight))
+    pyramid = Pyramid(maps, flat_boxes, strides, native_cuda.kernel_size(weight))
     rows = weight.new_empty(pyramid.num_locations, out_channels)
     with kernel.on_device():
         kernel.multiply(pyramid, weight, None if bias is None else _dense(bias), rows)

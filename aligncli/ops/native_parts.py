@@ -42,7 +42,7 @@ class KernelRows:
 
     def matrix(self, weight: Tensor, outputs: slice = slice(None)) -> Tensor:
         """(o, taps C) of a weight (O, C, kh, kw) and o of its outputs; a view where that is channels-last."""
-        return portable._matrix(self.of(weight)[outputs])
+        return portable.weight_matrix(self.of(weight)[outputs])
 
 
 def lay_out(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[float]) -> list[Level]:

@@ -26,7 +26,7 @@ def forward(
     features: (N, C, H, W) and boxes: (N, R_l, 4) a level; weight: (O, C, kh, kw); bias: (O,).
     """
     rows = weight.new_empty(sum(level.shape[0] * level.shape[1] for level in boxes), weight.shape[0])
-    product = Product(_matrix(weight), bias)
+    product = Product(weight_matrix(weight), bias)
     start = 0
     for level, level_boxes, stride in zip(features, boxes, strides, strict=True):
         table = _table(level)
@@ -52,7 +52,7 @@ def backward(
     """
     num_levels = len(features)
     grad_rows = grad_rows.contiguous()  # the gradient of a sum is one number, expanded
-    matrix = _matrix(weight)
+    matrix = weight_matrix(weight)
     product = Product(matrix.T)
     grad_matrix = matrix.new_zeros(matrix.shape, dtype=sum_dtype(weight)) if needs[-1] else None
     grad_features, grad_boxes = [], []
@@ -80,7 +80,7 @@ def backward(
             grad_boxes.append(torch.cat(grad_corners).view(boxes[level].shape).to(boxes[level].dtype))
     gradients = grad_features + grad_boxes
     if grad_matrix is not None:
-        gradients.append(_kernel(grad_matrix, like=weight))
+        gradients.append(weight_of_matrix(grad_matrix, like=weight))
     return gradients
 
 
@@ -95,12 +95,13 @@ def _map(table: Tensor, *, like: Tensor) -> Tensor:
     return table.to(like.dtype).view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def weight_matrix(weight: Tensor) -> Tensor:
     """(O, C, kh, kw) -> (O, K C), taps outside as in the columns."""
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
-def _kernel(matrix: Tensor, *, like: Tensor) -> Tensor:
+def weight_of_matrix(matrix: Tensor, *, like: Tensor) -> Tensor:
+    """The other way, in the dtype of `like` (O, C, kh, kw); channels-last, no copy."""
     out_channels, channels, kernel_height, kernel_width = like.shape
     taps_last = matrix.to(like.dtype).view(out_channels, kernel_height, kernel_width, channels)
     return taps_last.permute(0, 3, 1, 2)

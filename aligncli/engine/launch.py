@@ -69,7 +69,7 @@ class LocalLauncher:
                 f"{len(elsewhere)} trainings were submitted to Slurm ({elsewhere[0]}): go on with --launcher slurm, "
                 "or delete these files if their jobs were cancelled"
             )
-        with stopping_children() as children:
+        with stopping_children(reporter) as children:
             while progress.waiting or children:
                 ready = progress.take_ready(self.parallel - len(children))
                 threads = threads_for(len(children) + len(ready))
@@ -117,7 +117,7 @@ def threads_for(parallel: int) -> int:
 
 
 @contextmanager
-def stopping_children() -> Iterator[list[Child]]:
+def stopping_children(reporter: LaunchReporter) -> Iterator[list[Child]]:
     """A list of children; whatever ends the block early interrupts each once and waits for its checkpoint."""
     children: list[Child] = []
     try:
@@ -128,6 +128,9 @@ def stopping_children() -> Iterator[list[Child]]:
         for child in children:
             child.process.wait()
             add_seconds(child.job, child.seconds)
+        reporter.message(
+            "what is finished is kept, and the rest has checkpoints: the same command again goes on from there"
+        )
         raise
 
 

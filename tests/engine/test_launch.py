@@ -152,9 +152,11 @@ def test_stopping_leaves_checkpoints_that_the_next_start_goes_on_from(tmp_path, 
 
     thread = threading.Thread(target=stop_when_it_runs)
     thread.start()
+    recorder = Recorder()
     with pytest.raises(KeyboardInterrupt):
-        LAUNCHER.run("training", [long], Recorder())
+        LAUNCHER.run("training", [long], recorder)
     thread.join()
+    assert recorder.messages[-1].endswith("the same command again goes on from there")
     stopped_at = [int(folder.name) for folder in RunFolder(long.run_dir).checkpoints_path.glob("[0-9]*")]
     assert len(stopped_at) == 1
     assert 0 < stopped_at[0] < 200

@@ -30,7 +30,11 @@ class TrainingError(UserError):
 
 
 class MissingChoice(UserError):
-    """The command line lacks a choice that the user of a terminal is asked for: what follows `option`."""
+    """The command line lacks a choice that the user of a terminal is asked for.
+
+    Args:
+        option: what it follows, such as "--data"; of an argument its name in the usage line, such as "RUN".
+    """
 
     def __init__(self, message: str, *, option: str) -> None:
         super().__init__(message)

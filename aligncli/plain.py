@@ -29,5 +29,5 @@ def only_finite(value: Any) -> Any:
 
 def printable(text: object) -> str:
     """One line without control codes or undecodable bytes: file and class names can hold both."""
-    line = " ".join(str(text).splitlines())
+    line = " ".join(str(text).expandtabs(1).splitlines())
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)

@@ -10,6 +10,7 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.completion import complete_recipe
+from aligncli.cli.outputs import require_output
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -180,13 +181,14 @@ def view(
     from aligncli.analysis.pictures import contact_sheet
     from aligncli.cli.render import Output
 
+    require_output(out, ".png")
     output = Output(json=json)
     dataset = open_dataset(source, split)
+    out.parent.mkdir(parents=True, exist_ok=True)
     shown = min(count, len(dataset))
     indices = [step * len(dataset) // shown for step in range(shown)]
     pictures = [draw_ground_truth(dataset, index) for index in indices]
     sheet = contact_sheet(pictures, columns=min(SHEET_COLUMNS, shown), titles=[f"image {index}" for index in indices])
-    out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, format="PNG")
     output.line(f"{out}: {shown} of {len(dataset):,} {split.value} images of {source}")
     output.data({"picture": str(out), "indices": indices})

@@ -11,7 +11,8 @@ import typer
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
 from aligncli.cli.detector_choice import DetectorChoice
-from aligncli.errors import UserError
+from aligncli.cli.outputs import require_detections_or_nothing
+from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,9 @@ def evaluate(
     output = Output(json=json)
     files = annotations is not None and detections is not None
     if files == (run is not None) or (not files and (annotations or detections)):
-        raise UserError("give either a RUN folder, or both --annotations JSON and --detections JSON")
+        message = "give either a RUN folder, or both --annotations JSON and --detections JSON"
+        given = run or annotations or detections
+        raise UserError(message) if given else MissingChoice(message, option="RUN")
     if annotations is not None and detections is not None:
         if data is not None:
             raise UserError("--data goes with a RUN folder: with --annotations, the images are not read")
@@ -167,6 +170,7 @@ def _evaluate_detector(
         choice = choice.checked()
     if save is not None:
         make_way(save)
+        require_detections_or_nothing(save, option="--save")
     source = choice.source
     how: dict[str, Any] = {
         "split": split,
@@ -214,6 +218,7 @@ def _detect_test(choice: DetectorChoice, *, data: Path | None, save: Path, outpu
         from aligncli.engine.submission import SERVER_NAME, submit
 
         choice = choice.checked()
+    require_detections_or_nothing(save, option="--save")
     with output.progress() as reporter:
         written = submit(choice.load(), data, save, device=choice.device, reporter=reporter)
     output.line(f"{written.path}: {written.num_detections:,} detections on {written.num_images:,} images")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_output
 from aligncli.errors import UserError
 
 
@@ -84,6 +85,8 @@ def export(
 
         options.limit_threads(threads)
     chosen = Format(format.value)
+    if out is not None:
+        require_output(out, chosen.suffix)
     with output.progress(waiting="exporting, which takes up to some minutes") as reporter:
         exported = export_run(
             run,

@@ -18,6 +18,7 @@ from aligncli.engine.interrupt import Interrupted
 from aligncli.errors import UserError, first_line
 
 KEYBOARD_INTERRUPT = 130  # exit code
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 # Click's class, or the copy of it that newer typers carry: the public name is that of a subclass.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -38,7 +39,9 @@ def guard(command: Callable[[], int | None], *, debug: bool) -> int:
         return 2
     except UsageError as error:
         name = error.ctx.command_path if error.ctx else "aligncli"
-        message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # newer typers' own words
+        message = (
+            " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
+        )  # newer typers' own words
         print_error(f"{message} (see {name} --help)", debug=debug)
         return error.exit_code
     except Interrupted as stop:
@@ -54,6 +57,9 @@ def guard(command: Callable[[], int | None], *, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001  (the boundary: whatever comes here is our bug)
         if "torchvision::" in str(error):  # as in "operator torchvision::nms does not exist"
             print_error(f"torchvision does not work ({first_line(error)}): aligncli doctor says why", debug=debug)
+            return 2
+        if NO_MEMORY in str(error):  # of torch's allocator, which raises a plain RuntimeError on a CPU
+            print_error("not enough memory: lower the size of batch, images or network", debug=debug)
             return 2
         hint = "" if debug else " (run again with --debug for the traceback)"
         print_error(f"{type(error).__name__}: {error}{hint}", label="internal error", debug=debug)

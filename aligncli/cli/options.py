@@ -48,7 +48,7 @@ class AnyPrecision(StrEnum):
     fp16 = "fp16"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps, or auto: CUDA where there is one.")
@@ -109,6 +109,13 @@ Code = Annotated[
 Source = Annotated[
     str, typer.Argument(metavar="FOLDER|shapes", help="Folder with COCO annotations, or the embedded shapes.")
 ]
+
+
+def folder(text: str) -> Path:
+    """A folder as it is typed; an empty name, as of a variable that is not set, would be the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: expected a folder")
+    return Path(text)
 
 
 def read_code(path: Path | None) -> Parts:

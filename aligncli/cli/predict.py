@@ -59,7 +59,9 @@ def predict(
         raise UserError("no images given: name one or more image files after the run folder")
     missing = [path for path in images if not path.is_file()]
     if missing:
-        raise DataError(f"image {missing[0]} does not exist: expected an image file")
+        is_folder = missing[0].is_dir()
+        what = f"is a folder: name its images, such as {missing[0]}/*.jpg" if is_folder else "does not exist"
+        raise DataError(f"image {missing[0]} {what}{'' if is_folder else ': expected an image file'}")
     choice = DetectorChoice(
         source=run,
         parts=options.read_code(code),

@@ -41,6 +41,11 @@ def number(value: float, digits: int = 1) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def signed(value: float) -> str:
+    """A difference of metrics for people; a dash where it is not defined."""
+    return "-" if math.isnan(value) else f"{value:+.1f}"
+
+
 class Output:
     """What one command prints: for people, or with `json` for programs."""
 

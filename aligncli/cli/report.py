@@ -9,6 +9,7 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
+from aligncli.cli.outputs import require_output
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def report(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out} is a folder: expected a file, such as {out / 'report.html'}")
+    if out is not None:
+        require_output(out, ".html", ".htm")
     with output.waiting():  # torch takes seconds to import
         from aligncli.analysis.report.write import write_comparison, write_run_report
         from aligncli.engine.process import prepare_process

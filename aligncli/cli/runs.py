@@ -14,7 +14,7 @@ import typer
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
 from aligncli.cli.progress import duration
-from aligncli.cli.render import Styled, number
+from aligncli.cli.render import Styled, number, signed
 
 if TYPE_CHECKING:
     from aligncli.cli.render import Cell, Output
@@ -157,8 +157,8 @@ def _print_comparison(found: Comparison, output: Output) -> None:
                 name,
                 number(item.first),
                 number(item.second),
-                Styled(f"{item.delta:+.1f}", style),
-                f"{item.low:+.1f} to {item.high:+.1f}",
+                Styled(signed(item.delta), style),
+                "-" if math.isnan(item.delta) else f"{item.low:+.1f} to {item.high:+.1f}",
                 "yes" if sure else "no",
             )
         )
@@ -166,7 +166,7 @@ def _print_comparison(found: Comparison, output: Output) -> None:
     classes = sorted(found.classes.items(), key=lambda item: item[1][0] - item[1][1])
     output.table(
         ("AP by class", "A", "B", "B - A"),
-        [(name, number(a), number(b), f"{b - a:+.1f}") for name, (a, b) in classes],
+        [(name, number(a), number(b), signed(b - a)) for name, (a, b) in classes],
     )
     output.line(f"{found.num_images:,} images, {found.samples:,} bootstrap samples of them")
 

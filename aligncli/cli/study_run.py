@@ -55,13 +55,18 @@ def run_study(asked: Asked, *, json: bool) -> None:
     studies = [load_study(name) for name in asked.names]
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
+        from aligncli.engine.inference import check_device
         from aligncli.engine.jobs import require_inputs
+        from aligncli.engine.launch import devices_for
         from aligncli.engine.process import prepare_process
         from aligncli.engine.study_plan import make_plan
 
     prepare_process()  # steps are timed here for estimates, and Figure 4 is measured here
     changes = parse_assignments(asked.assignments)
     plan = make_plan(studies, scale=scale, seeds=asked.seeds, folder=asked.out, data=asked.data, changes=changes)
+    if asked.dry_run or asked.launcher is options.LauncherKind.local:
+        for device in devices_for(asked.device):
+            check_device(device)
     if asked.dry_run:
         _dry_run(asked, plan, output)
         return
@@ -84,6 +89,8 @@ def _check(asked: Asked) -> None:
         if asked.data is None:
             raise MissingChoice(f"--scale {scale} needs --data FOLDER", option="--data")
         raise UserError(f"--scale {scale} takes no --data")
+    if asked.out.exists() and not asked.out.is_dir():
+        raise UserError(f"--out {asked.out} is a file: expected a folder, which may be new")
     if asked.launcher is options.LauncherKind.local and asked.slurm:
         raise UserError("--slurm goes with --launcher slurm")
 

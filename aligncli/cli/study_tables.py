@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aligncli.cli.progress import duration
-from aligncli.cli.render import Styled
+from aligncli.cli.render import Styled, number, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def show_result(output: Output, study: Study, result: StudyResult) -> None:
             ours = (_ours(row, metric) for metric in result.metrics)
             rows.append((row.label, "ours", *ours, *([_delta(row)] if compared else []), row.detail))
         if row.paper:
-            delta = _signed(row.delta.paper) if row.delta else ""
+            delta = signed(row.delta.paper) if row.delta else ""
             label = "" if row.measured else row.label
             rows.append((label, "paper", *_papers(row, result.metrics), *([delta] if compared else []), ""))
     columns = ("", "", *result.metrics, *([f"Δ {result.metrics[0]}"] if compared else []))
@@ -120,7 +120,7 @@ def _show_claims(output: Output, claims: Sequence[ClaimResult]) -> None:
             Styled(claim.verdict, VERDICT_STYLES[claim.verdict]),
             claim.metric,
             _margin(claim),
-            _signed(claim.paper_margin),
+            signed(claim.paper_margin),
         )
         for claim in claims
     ]
@@ -138,11 +138,11 @@ def _baselines(result: StudyResult) -> str:
 
 def _ours(row: RowResult, metric: str) -> str:
     spread = row.spread[metric]
-    return _number(row.mean[metric]) + ("" if math.isnan(spread) else f" ±{spread:.1f}")
+    return number(row.mean[metric]) + ("" if math.isnan(spread) else f" ±{spread:.1f}")
 
 
 def _papers(row: RowResult, metrics: Sequence[str]) -> list[str]:
-    return [_number(row.paper.get(metric, math.nan)) for metric in metrics]
+    return [number(row.paper.get(metric, math.nan)) for metric in metrics]
 
 
 def _delta(row: RowResult) -> Cell:
@@ -150,19 +150,11 @@ def _delta(row: RowResult) -> Cell:
         return ""
     spread = "" if math.isnan(row.delta.spread) else f" ±{row.delta.spread:.1f}"
     style = "green" if row.delta.mean > 0 else "red" if row.delta.mean < 0 else ""
-    return Styled(_signed(row.delta.mean) + spread, style)
+    return Styled(signed(row.delta.mean) + spread, style)
 
 
 def _margin(claim: ClaimResult) -> str:
-    return _signed(claim.margin) + ("" if math.isnan(claim.noise) else f" ±{claim.noise:.1f}")
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.1f}"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
+    return signed(claim.margin) + ("" if math.isnan(claim.noise) else f" ±{claim.noise:.1f}")
 
 
 def _quantity(value: float, unit: float) -> str:

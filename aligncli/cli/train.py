@@ -30,7 +30,13 @@ RecipeJson = Annotated[
 ]
 OutFolder = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/RECIPE-DATE-TIME.", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=options.folder,
+        help="Run folder. Default: runs/RECIPE-DATE-TIME.",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of weights and data order.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")]

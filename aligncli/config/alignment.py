@@ -7,19 +7,21 @@ from pydantic import Field
 from aligncli.config.base import Config, Count, NonNegative, Positive
 from aligncli.config.parts import CustomConfig, LossConfig, MatcherConfig
 
+KernelSize = Annotated[int, Field(ge=1, le=63)]
+
 
 class ConvAlignmentConfig(Config):
     """Alignment (a): a plain convolution, as in RefineDet."""
 
     kind: Literal["conv"] = "conv"
-    kernel_size: Count = 3
+    kernel_size: KernelSize = 3
 
 
 class DeformConfig(Config):
     """Alignment (b): a deformable convolution with offsets learned from the features."""
 
     kind: Literal["deform"] = "deform"
-    kernel_size: Count = 3
+    kernel_size: KernelSize = 3
     offset_std: Positive = 0.01  # of the offset predictors' initial weights, for features of about unit size
 
 
@@ -27,15 +29,15 @@ class GuidedConfig(Config):
     """Alignment (c): a deformable convolution with offsets learned from the refined anchors' shapes."""
 
     kind: Literal["guided"] = "guided"
-    kernel_size: Count = 3
+    kernel_size: KernelSize = 3
 
 
 class RoIConvConfig(Config):
     """Alignment (d): sample inside each location's refined anchor. `finest_kernel_size` is 7x7-dagger."""
 
     kind: Literal["roi_conv"] = "roi_conv"
-    kernel_size: Count = 7
-    finest_kernel_size: Count | None = None
+    kernel_size: KernelSize = 7
+    finest_kernel_size: KernelSize | None = None
 
 
 Alignment = Annotated[

@@ -155,6 +155,8 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     fault = error.errors(include_url=False)[0]
     key = _dotted_key(fault["loc"], values) or "recipe"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if fault["type"] == "value_error":  # a check of ours, which says what it got
+        return f"recipe key {key!r}: {fault['msg'].removeprefix('Value error, ')}{more}"
     return f"recipe key {key!r}: {fault['msg']}, got {reprlib.repr(fault.get('input'))}{more}"
 
 

@@ -1,8 +1,8 @@
 """Data, input, optimizer, schedule and evaluation as data. Defaults are the paper's (section 5.1)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aligncli.config.base import Config, Count, Fraction, NonNegative, Positive, Seed
 
@@ -46,7 +46,7 @@ class InputConfig(Config):
     flip_probability: Fraction = 0.5
     size_divisor: Count = 32
     aspect_grouping: bool = True
-    workers: NonNegative = 2
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
     timeout: Positive = 300.0  # seconds for one batch from the workers; then the run ends, naming the images
 
 
@@ -108,6 +108,13 @@ class EvaluationConfig(Config):
     evaluator: Literal["auto", "hotcoco", "pycocotools"] = "auto"
     area_bins: tuple[Positive, Positive] = (32.0**2, 96.0**2)  # small | medium | large, in pixels
     batch_size: Count = 4
+
+    @model_validator(mode="after")
+    def _areas_grow(self) -> Self:
+        small, large = self.area_bins
+        if small >= large:
+            raise ValueError(f"area_bins is {small:g}, {large:g}: expected two growing areas in square pixels")
+        return self
 
 
 class OpsConfig(Config):

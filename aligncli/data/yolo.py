@@ -117,6 +117,8 @@ def _to_pixels(values: list[str], width: int, height: int) -> tuple[float, float
         raise ValueError(f"{' '.join(values[:8])}: expected shares of the image, 0 to 1")
     if len(shares) == 4:
         cx, cy, w, h = shares
+        if w < 0 or h < 0:
+            raise ValueError(f"{' '.join(values)}: expected a width and a height of 0 or more")
         return (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height
     if len(shares) < 6 or len(shares) % 2:
         raise ValueError(f"{len(shares)} values behind the class: expected cx cy w h, or a polygon of x y pairs")

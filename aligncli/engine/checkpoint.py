@@ -6,6 +6,7 @@ damaged one is passed over for the one before it. Loading never runs code.
 """
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ def load_checkpoint(run: RunFolder, *, device: str) -> Checkpoint:
         raise CheckpointError(
             f"{run.root} holds no sound checkpoint to resume from, start it again in another folder; {skipped[0]}"
         )
+    if run.weights_path.is_file():  # it got somewhere: nothing of it is to be deleted
+        raise CheckpointError(f"{run.root} holds no checkpoint to resume from: start it again in another folder")
     raise CheckpointError(f"{run.root} holds no checkpoint to resume from: delete it and start without --resume")
 
 
@@ -76,9 +79,10 @@ def load_folder(folder: Path, *, device: str, others: tuple[str, ...] = ()) -> t
     """Weights and training state that `folder` holds, with `others` in its manifest. Raises CheckpointError."""
     require_sound(folder, (WEIGHTS, STATE, *others))
     try:
-        state = torch.load(folder / STATE, map_location=device, weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{STATE} cannot be read without running code: {first_line(error)}") from error
+        with warnings.catch_warnings(action="ignore"):  # of what is refused anyway
+            state = torch.load(folder / STATE, map_location=device, weights_only=True)
+    except Exception as error:  # without torch's words, which advise to run whatever code is in it
+        raise CheckpointError(f"{STATE} cannot be read without running code") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{STATE} holds a {type(state).__name__}: expected a training state")
     return load_weights(folder / WEIGHTS, device=device), state

@@ -78,14 +78,12 @@ def compare_runs(first: Path, second: Path, *, samples: int = 1000, seed: int = 
     found = hotcoco.compare(*evaluations, n_bootstrap=samples, seed=seed)
     metrics = {}
     for name in METRICS:
+        own, other = (_percent(found[key][name]) for key in ("metrics_a", "metrics_b"))
         interval = found["ci"][name]
-        metrics[name] = Difference(
-            first=_percent(found["metrics_a"][name]),
-            second=_percent(found["metrics_b"][name]),
-            delta=_percent(found["deltas"][name]),
-            low=_percent(interval["lower"]),
-            high=_percent(interval["upper"]),
-        )
+        changes = (found["deltas"][name], interval["lower"], interval["upper"])
+        if math.isnan(own + other):  # nothing to find
+            changes = (math.nan,) * 3
+        metrics[name] = Difference(own, other, *(100.0 * change for change in changes))
     classes = {item["cat_name"]: (_percent(item["ap_a"]), _percent(item["ap_b"])) for item in found["per_category"]}
     return Comparison(found["num_images"], samples, metrics, classes)
 
@@ -206,4 +204,4 @@ def _only(truth: dict[str, Any], chosen: Callable[[Mapping[str, Any]], bool]) ->
 
 def _percent(share: float | None) -> float:
     """Percent of a share; NaN where it is undefined, which hotcoco writes as None or below zero."""
-    return math.nan if share is None or math.isnan(share) else 100.0 * share
+    return math.nan if share is None or math.isnan(share) or share < 0 else 100.0 * share

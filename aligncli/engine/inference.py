@@ -178,5 +178,7 @@ def check_device(device: str, *, amp: str = "none") -> None:
         if device.partition(":")[0] == "mps":
             reason = "this PyTorch finds no GPU of Apple's"
         raise DeviceError(f"device {device!r} cannot be used here ({reason}): try --device cpu") from None
+    if kind == "meta":
+        raise DeviceError(f"device {device!r} holds no values: try --device cpu")
     if amp == "fp16" and kind == "cpu":
         raise DeviceError("--amp fp16 needs a GPU: on the CPU use --amp bf16, or none")

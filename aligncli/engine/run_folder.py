@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from aligncli.data.dataset import Categories
 
 
+# Without results.json, which an evaluation writes anew
+OWN_FILES = (
+    *("recipe.json", "environment.json", "categories.json", "metrics.jsonl", "model.safetensors", "best.safetensors"),
+    *("evaluation.json", "time.json", "progress.json"),
+)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths and small files of a run at `root`."""
@@ -99,13 +106,21 @@ class RunFolder:
 
     def read_recipe(self) -> Recipe:
         """The resolved recipe. Raises CheckpointError where this is no run folder."""
-        return parse_recipe(read_json(self.recipe_path))
+        values = read_json(self.recipe_path)
+        try:
+            return parse_recipe(values)
+        except UserError as error:
+            raise CheckpointError(f"{self.recipe_path}: {error}") from error
 
     def read_categories(self) -> Categories:
         """The classes that the model was trained on."""
         from aligncli.data.dataset import Categories
 
-        return Categories.from_json(read_json(self.categories_path))
+        values = read_json(self.categories_path)
+        try:
+            return Categories.from_json(values)
+        except UserError as error:
+            raise CheckpointError(f"{self.categories_path}: {error}") from error
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl, with null for what JSON has no number for: fp16's gradients may overflow."""
@@ -201,8 +216,14 @@ def _parse_record(line: str, *, source: str) -> dict[str, Any]:
 
 
 def read_whole_lines(path: Path) -> list[str]:
-    """A text file's lines, without the last one where its end is missing: it may still be being written."""
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    """A text file's lines, without the last one where its end is missing: it may still be being written.
+
+    Raises CheckpointError where it is no text.
+    """
+    try:
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
     return lines
 
 

@@ -13,7 +13,7 @@ from aligncli.config import Recipe
 from aligncli.engine.progress_file import read_progress
 from aligncli.engine.run_folder import RunFolder, read_json, reading, training_seconds
 from aligncli.engine.watched import run_state
-from aligncli.errors import UserError
+from aligncli.errors import CheckpointError, UserError
 from aligncli.plain import parse_json
 
 MAX_DEPTH = 3  # studies keep runs in OUT/runs/NAME
@@ -89,11 +89,13 @@ def summarize(path: Path) -> RunSummary:
 
 
 def _last_record(path: Path) -> dict[str, Any]:
-    """The last whole line of metrics.jsonl; empty before the first."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    """The last whole line of metrics.jsonl; empty before the first. Raises CheckpointError where no line is whole."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     for line in reversed(lines):
         with suppress(ValueError):  # half written
             record = parse_json(line)
             if isinstance(record, dict) and type(record.get("iteration")) is int:
                 return record
+    if lines:
+        raise CheckpointError(f"{path} holds no record of a training: mend or delete it")
     return {}

@@ -61,7 +61,8 @@ def _ask_for(error: Any) -> list[str]:
     from aligncli.cli.home.questions import QUESTIONS
 
     if isinstance(error, MissingChoice):
-        option = asked = error.option
+        asked = error.option
+        option = asked if asked.startswith("-") else ""
     else:
         option, asked = "", error.param.metavar
     ask = QUESTIONS.get(asked)

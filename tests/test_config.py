@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aligncli.catalog import load_recipe
 from aligncli.config import AdamWConfig, Recipe, SGDConfig, parse_recipe, recipe_keys
 from aligncli.errors import RecipeError
 
@@ -116,3 +117,9 @@ def test_sizes_survive_a_change_of_kind_and_nothing_else_does() -> None:
     assert fcos.model.dpm.tower.num_convs == 1
     assert fcos.model.neck.channels == 8
     assert fcos.changed({"model.dpm": "retinanet"}).model.dpm.matcher.foreground == 0.4
+
+
+def test_area_bins_grow():
+    """Else the fault would come after the training, with its evaluation."""
+    with pytest.raises(RecipeError, match="area_bins is 5, 1: expected two growing areas"):
+        load_recipe("quickstart").changed({"evaluation.area_bins": [5, 1]})

@@ -90,12 +90,12 @@ def summarize(path: Path) -> RunSummary:
 
 def _last_record(path: Path) -> dict[str, Any]:
     """The last whole line of metrics.jsonl; empty before the first. Raises CheckpointError where no line is whole."""
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for line in reversed(lines):
         with suppress(ValueError):  # half written
             record = parse_json(line)
             if isinstance(record, dict) and type(record.get("iteration")) is int:
                 return record
-    if lines:
+    if len(lines) > 1:  # the last one may still be being written
         raise CheckpointError(f"{path} holds no record of a training: mend or delete it")
     return {}

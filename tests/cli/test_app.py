@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
+import torch
 
 from tests.cli.command_line import Run
 
@@ -174,3 +175,11 @@ def test_a_name_that_the_terminal_cannot_write_is_no_crash() -> None:
 @pytest.mark.parametrize("command", [["train"], ["recipes", "show"]])
 def test_a_recipe_that_is_a_file_is_said_to_be_code(run: Run, command: list[str]) -> None:
     assert "is code and is run" in " ".join(run(*command, "--help").stdout.split())
+
+
+def test_a_cpu_without_memory_for_a_tensor_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(*_: object, **__: object) -> None:
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr("aligncli.catalog.recipe_names", allocate)
+    assert run("recipes", "list").error_line() == ("not enough memory: lower the size of batch, images or network")

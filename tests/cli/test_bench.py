@@ -99,7 +99,7 @@ def test_a_wrong_contender_ends_with_code_1_and_is_named(run: Run, monkeypatch: 
         (["--seconds", "-1"], "--seconds"),
         (["--dtype", "int8"], "--dtype"),
         (["--device", "abacus"], "abacus"),
-        (["--device", "meta"], "--device meta is not measured"),
+        (["--device", "meta"], "device 'meta' holds no values: try --device cpu"),
         (["--tf32", "--device", "cpu"], "--tf32 is a precision of CUDA's, and the device is cpu: leave it out"),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_detector_that_fails_ends_with_code_1_and_is_named(run: Run, monkeypat
         (["--dtype", "float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
         (["retinanet_small@float16", "--device", "cpu"], "float16 needs a GPU: on the CPU take bfloat16"),
         (["retinanet_smal@bfloat16"], "unknown recipe 'retinanet_smal': did you mean 'retinanet_small'?"),
-        (["--device", "meta"], "--device meta is not measured"),
+        (["--device", "meta"], "device 'meta' holds no values: try --device cpu"),
         (["--tf32", "--device", "cpu"], "--tf32 is a precision of CUDA's, and the device is cpu: leave it out"),
         (["--plot", "bars.svg"], "--plot bars.svg must end in .png"),
         (["--plot", "nowhere/bars.png"], "--plot nowhere/bars.png: there is no folder nowhere"),

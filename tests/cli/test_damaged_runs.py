@@ -220,3 +220,34 @@ def test_a_place_where_no_folder_can_be_is_one_line(run: Run, tmp_path: Path, wh
     before = sorted(tmp_path.iterdir())
     run("train", "--device", "cpu", "--out", tmp_path / where, *TINY_SHAPES).error_line()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_metrics_that_are_no_text_are_named_and_hide_no_other_run(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    for name in ("sound", "damaged"):
+        shutil.copytree(trained_run, tmp_path / name)
+    metrics = tmp_path / "damaged" / "metrics.jsonl"
+    metrics.write_bytes(b"\xff\xd8\xff\xe0\n\xff\n")
+    listed = run("runs", "list", tmp_path)
+    assert listed.code == 0
+    assert "sound" in listed.stdout
+    assert f"{metrics} holds no record of a training" in listed.stdout + listed.stderr
+    for command in (("runs", "show"), ("report",)):
+        assert f"{metrics} holds no record of a training" in run(*command, metrics.parent).error_line()
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "categories.json"])
+def test_a_file_of_a_run_that_says_something_else_is_named(
+    run: Run, trained_run: Path, tmp_path: Path, name: str
+) -> None:
+    damaged = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    (damaged / name).write_text("[1]")
+    assert run("eval", damaged).error_line().startswith(f"{damaged / name}: ")
+
+
+def test_a_run_without_checkpoints_that_has_weights_is_not_to_be_deleted(
+    run: Run, trained_run: Path, tmp_path: Path
+) -> None:
+    kept = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    shutil.rmtree(kept / "checkpoints")
+    assert run("train", "--resume", "--out", kept).error_line().endswith("start it again in another folder")
+    assert (kept / "model.safetensors").is_file()

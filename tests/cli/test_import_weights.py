@@ -32,7 +32,7 @@ def test_a_run_folder_that_eval_reads(run: Run, weights: Path, data_folder: Path
     }
     assert RunFolder(tmp_path / "run").read_categories().names == ("cat", "dog")
     assert run("eval", tmp_path / "run").code == 0
-    assert run("train", "--resume", "--out", tmp_path / "run").error_line().endswith("start without --resume")
+    assert run("train", "--resume", "--out", tmp_path / "run").error_line().endswith("start it again in another folder")
 
 
 def test_it_says_what_to_do_next(run: Run, weights: Path, data_folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import torch
 
 from aligncli.analysis import study_costs
 from aligncli.analysis.estimate import Estimate, Iteration
@@ -280,3 +281,11 @@ def test_what_is_not_there_is_said_once_and_before_anything_is_started(
     ended = run("ablate", "alignment", "--out", tmp_path / "out", *arguments)
     assert ended.error_line() == message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_device_that_is_not_there_is_told_before_anything_is_timed(run: Run, tmp_path: Path, more: list[str]) -> None:
+    line = run("ablate", "alignment", "--device", "cuda", "--out", tmp_path / "s", *more).error_line()
+    assert line.startswith("device 'cuda' cannot be used here")
+    assert not (tmp_path / "s").exists()

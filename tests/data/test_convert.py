@@ -115,6 +115,7 @@ def test_class_names_can_lie_in_a_text_file(tmp_path):
         ("0 20 15 10 10", "expected shares of the image, 0 to 1"),
         ("0 nan 0.5 0.5 0.5", "expected shares of the image"),
         ("0 0.5 0.5 0.5", "3 values behind the class"),
+        ("0 0.5 0.5 -0.2 0.2", "expected a width and a height of 0 or more"),
         ("0 0.5 0.5 0.5 wide", "could not convert"),
     ],
 )

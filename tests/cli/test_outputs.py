@@ -1,0 +1,66 @@
+"""What a command writes is of its kind, and replaces nothing that a run or a data set consists of."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aligncli.engine.run_folder import OWN_FILES
+from tests.cli.command_line import Run
+
+
+@pytest.fixture
+def copied_run(trained_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "said"),
+    [
+        (("extract",), "model.safetensors", "belongs to the run in"),
+        (("report",), "recipe.json", "expected a name that ends in .html or .htm"),
+        (("export",), "recipe.json", "expected a name that ends in .onnx"),
+        (("export", "--format", "torch"), "metrics.jsonl", "expected a name that ends in .pt2"),
+    ],
+)
+def test_a_run_s_own_files_are_not_written_over(
+    run: Run, copied_run: Path, command: tuple[str, ...], name: str, said: str
+) -> None:
+    before = contents(copied_run)
+    assert name in OWN_FILES
+    assert said in run(*command, copied_run, "--out", copied_run / name).error_line()
+    assert contents(copied_run) == before
+
+
+def test_detections_do_not_replace_annotations(run: Run, trained_run: Path, data_folder: Path) -> None:
+    annotations = next((data_folder / "annotations").glob("*.json"))
+    before = annotations.read_bytes()
+    line = run("eval", trained_run, "--save", annotations, "--device", "cpu").error_line()
+    assert f"--save {annotations} holds something else than detections: choose another name" in line
+    assert annotations.read_bytes() == before
+
+
+def test_a_sheet_of_images_is_a_png(run: Run, data_folder: Path) -> None:
+    annotations = next((data_folder / "annotations").glob("*.json"))
+    line = run("data", "view", data_folder, "--out", annotations).error_line()
+    assert line.endswith("expected a name that ends in .png")
+
+
+def test_an_empty_name_is_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out "$OUT"` with a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    assert "it is empty: expected a folder" in run("train", "--out", "").error_line()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_s_folder_is_no_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for more in ([], ["--dry-run"]):
+        line = run("pilot", "--out", tmp_path / "file", *more).error_line()
+        assert line.endswith("is a file: expected a folder, which may be new")

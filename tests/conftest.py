@@ -1,6 +1,7 @@
 """Workers of pytest-xdist share the machine's cores instead of each taking all of them; no test has a network."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # of the processes that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job, whose children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

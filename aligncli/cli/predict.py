@@ -80,6 +80,10 @@ def predict(
         choice = choice.checked()
     detector = choice.load()
     folder = out or (Path() if is_torchvision(run) else Path(run)) / "predictions"
+    inputs = {image.resolve() for image in images}
+    for name in picture_names(images):
+        if (folder / name).resolve() in inputs:
+            raise DataError(f"the picture {folder / name} would replace an image that is read: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     names = detector.categories.names
     colours = class_colours(len(names))

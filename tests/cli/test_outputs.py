@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from aligncli.engine.run_folder import OWN_FILES
 from tests.cli.command_line import Run
@@ -44,6 +45,24 @@ def test_detections_do_not_replace_annotations(run: Run, trained_run: Path, data
     line = run("eval", trained_run, "--save", annotations, "--device", "cpu").error_line()
     assert f"--save {annotations} holds something else than detections: choose another name" in line
     assert annotations.read_bytes() == before
+
+
+def test_a_repaired_copy_does_not_replace_the_other_split(run: Run, data_folder: Path) -> None:
+    before = contents(data_folder)
+    for path in (data_folder / "annotations").glob("*.json"):
+        for split in ("train", "val"):
+            line = run("data", "check", data_folder, "--split", split, "--fix", path).error_line()
+            assert line.endswith("name another one")
+    assert contents(data_folder) == before
+
+
+def test_pictures_do_not_replace_the_images_that_they_show(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    image = tmp_path / "cat.png"
+    Image.new("RGB", (40, 30)).save(image)
+    before = image.read_bytes()
+    line = run("predict", trained_run, image, "--out", tmp_path, "--device", "cpu").error_line()
+    assert line.endswith("cat.png would replace an image that is read: choose another --out")
+    assert image.read_bytes() == before
 
 
 def test_a_sheet_of_images_is_a_png(run: Run, data_folder: Path) -> None:

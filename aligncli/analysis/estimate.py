@@ -82,7 +82,11 @@ def images_a_pass(recipe: Recipe) -> int:
 
 def count_iteration(detector: Detector, recipe: Recipe) -> int:
     """FLOPs of an optimizer step's forward passes on images of typical size, losses left out; nothing is computed."""
-    return recipe.schedule.batch_size * sum(count_flops(detector, *typical_size(recipe), training=True).values())
+    return recipe.schedule.batch_size * _count_image(detector, typical_size(recipe))
+
+
+def _count_image(detector: Detector, size: tuple[int, int]) -> int:
+    return sum(count_flops(detector, *size, training=True).values())
 
 
 def time_iteration(detector: Detector, recipe: Recipe, *, device: str, steps: int = TIMED_STEPS) -> Iteration:
@@ -90,7 +94,7 @@ def time_iteration(detector: Detector, recipe: Recipe, *, device: str, steps: in
 
     @cache
     def flops(size: tuple[int, int]) -> int:
-        return sum(count_flops(detector, *size, training=True).values())
+        return _count_image(detector, size)
 
     size, batch = typical_size(recipe), images_a_pass(recipe)
     images, probed = affordable(flops, batch, size, PROBE_FLOPS[torch.device(device).type])

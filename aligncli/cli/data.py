@@ -95,12 +95,11 @@ def _fix(layout: CocoConfig, split: options.Split, out: Path, output: Output) ->
         from aligncli.data.coco import annotation_path
         from aligncli.data.repair import describe
         from aligncli.engine.run_folder import write_json
-    if out.exists() and out.samefile(annotation_path(layout, split.value)):
-        raise UserError(f"--fix {out} is the file that is to be repaired: name another one")
-    for other in options.Split:
-        path = annotation_path(layout, other.value)
+    for own in options.Split:
+        path = annotation_path(layout, own.value)
         if out.exists() and path.exists() and out.samefile(path):
-            raise UserError(f"--fix {out} holds the {other.value} annotations: name another one")
+            what = "is the file that is to be repaired" if own is split else f"holds the {own.value} annotations"
+            raise UserError(f"--fix {out} {what}: name another one")
     if out.is_dir():
         raise UserError(f"--fix {out} is a folder: expected the name of a file")
     out.parent.mkdir(parents=True, exist_ok=True)  # before images are read for minutes

@@ -98,6 +98,8 @@ def evaluate(
             )
         _score_files(annotations, detections, evaluator=evaluator, per_class=per_class, output=output)
         return
+    if save is not None:
+        require_detections_or_nothing(save, option="--save")
     choice = DetectorChoice(
         source=run or "",
         parts=options.read_code(code),
@@ -170,7 +172,6 @@ def _evaluate_detector(
         choice = choice.checked()
     if save is not None:
         make_way(save)
-        require_detections_or_nothing(save, option="--save")
     source = choice.source
     how: dict[str, Any] = {
         "split": split,
@@ -218,7 +219,6 @@ def _detect_test(choice: DetectorChoice, *, data: Path | None, save: Path, outpu
         from aligncli.engine.submission import SERVER_NAME, submit
 
         choice = choice.checked()
-    require_detections_or_nothing(save, option="--save")
     with output.progress() as reporter:
         written = submit(choice.load(), data, save, device=choice.device, reporter=reporter)
     output.line(f"{written.path}: {written.num_detections:,} detections on {written.num_images:,} images")

@@ -39,9 +39,8 @@ def guard(command: Callable[[], int | None], *, debug: bool) -> int:
         return 2
     except UsageError as error:
         name = error.ctx.command_path if error.ctx else "aligncli"
-        message = (
-            " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
-        )  # newer typers' own words
+        message = " ".join(error.format_message().split()).rstrip(".")
+        message = message.replace(": Value error, ", ": ")  # newer typers' own words
         print_error(f"{message} (see {name} --help)", debug=debug)
         return error.exit_code
     except Interrupted as stop:

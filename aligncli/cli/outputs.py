@@ -18,6 +18,12 @@ def require_output(path: Path, *suffixes: str, option: str = "--out") -> None:
         raise UserError(f"{option} {path} belongs to the run in {path.parent}: choose another name")
 
 
+def require_folder(path: Path, *, option: str = "--out") -> None:
+    """Raises UserError where `path` is something else than a folder."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{option} {path} is a file: expected a folder, which may be new")
+
+
 def require_detections_or_nothing(path: Path, *, option: str) -> None:
     """Raises UserError where `path` holds anything but detections, such as a data set's annotations."""
     if not path.is_file():

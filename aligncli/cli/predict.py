@@ -57,11 +57,11 @@ def predict(
     download = options.may_download(download=download, offline=offline)
     if not images:
         raise UserError("no images given: name one or more image files after the run folder")
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        is_folder = missing[0].is_dir()
-        what = f"is a folder: name its images, such as {missing[0]}/*.jpg" if is_folder else "does not exist"
-        raise DataError(f"image {missing[0]} {what}{'' if is_folder else ': expected an image file'}")
+    for path in images:
+        if path.is_dir():
+            raise DataError(f"image {path} is a folder: name its images, such as {path}/*.jpg")
+        if not path.is_file():
+            raise DataError(f"image {path} does not exist: expected an image file")
     choice = DetectorChoice(
         source=run,
         parts=options.read_code(code),
@@ -81,28 +81,27 @@ def predict(
     detector = choice.load()
     folder = out or (Path() if is_torchvision(run) else Path(run)) / "predictions"
     inputs = {image.resolve() for image in images}
-    for name in picture_names(images):
-        if (folder / name).resolve() in inputs:
-            raise DataError(f"the picture {folder / name} would replace an image that is read: choose another --out")
+    pictures = [folder / name for name in picture_names(images)]
+    for picture in pictures:
+        if picture.resolve() in inputs:
+            raise DataError(f"the picture {picture} would replace an image that is read: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     names = detector.categories.names
     colours = class_colours(len(names))
     listed: list[dict[str, Any]] = []
     found = predict_images(detector, images, device=choice.device, score_threshold=score)
     with output.progress() as reporter:
-        for (path, image, detections), file_name in zip(found, picture_names(images), strict=True):
+        for (path, image, detections), picture in zip(found, pictures, strict=True):
             labels = detections["labels"].tolist()
-            picture = draw_boxes(
+            drawn = draw_boxes(
                 image,
                 detections["boxes"],
                 [names[label] for label in labels],
                 detections["scores"].tolist(),
                 [colours[label] for label in labels],
             )
-            picture.save(folder / file_name)
-            listed.append(
-                {"image": str(path), "picture": str(folder / file_name), "detections": as_records(detections, names)}
-            )
+            drawn.save(picture)
+            listed.append({"image": str(path), "picture": str(picture), "detections": as_records(detections, names)})
             reporter.stage("detecting", done=len(listed), total=len(images))
     for note in detector.notes:
         output.note(note)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_folder
 from aligncli.errors import MissingChoice, UserError
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def _check(asked: Asked) -> None:
         if asked.data is None:
             raise MissingChoice(f"--scale {scale} needs --data FOLDER", option="--data")
         raise UserError(f"--scale {scale} takes no --data")
-    if asked.out.exists() and not asked.out.is_dir():
-        raise UserError(f"--out {asked.out} is a file: expected a folder, which may be new")
+    require_folder(asked.out)
     if asked.launcher is options.LauncherKind.local and asked.slurm:
         raise UserError("--slurm goes with --launcher slurm")
 

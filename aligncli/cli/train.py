@@ -10,6 +10,7 @@ import typer
 
 from aligncli.cli import launch, options, slurm_jobs
 from aligncli.cli.completion import complete_recipe
+from aligncli.cli.outputs import require_folder
 from aligncli.cli.recipe_choice import choose_recipe, recipe_to_resume
 from aligncli.cli.replay import Bundle, replay_bundle
 from aligncli.cli.train_job import TrainJob, run_job
@@ -151,7 +152,6 @@ def train(
 
 
 def _refuse_existing_run(run_dir: Path) -> None:
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UserError(f"--out {run_dir} is a file: expected a folder, which may be new")
+    require_folder(run_dir)
     if (run_dir / "recipe.json").exists():
         raise UserError(f"{run_dir} already holds a run: add --resume to go on with it, or choose another --out")

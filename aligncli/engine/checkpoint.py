@@ -99,10 +99,10 @@ def weights_bytes(weights: Mapping[str, Tensor], *, metadata: dict[str, str] | N
     seen: set[int] = set()
     alone: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        shared = tensor.untyped_storage().data_ptr() in seen
-        seen.add(tensor.untyped_storage().data_ptr())
-        alone[name] = tensor.clone() if shared else tensor
-    return save({name: tensor.contiguous() for name, tensor in alone.items()}, metadata)
+        address = tensor.untyped_storage().data_ptr()
+        alone[name] = (tensor.clone() if address in seen else tensor).contiguous()
+        seen.add(address)
+    return save(alone, metadata)
 
 
 def state_bytes(state: Mapping[str, Any]) -> bytes:

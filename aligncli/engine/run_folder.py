@@ -107,20 +107,16 @@ class RunFolder:
     def read_recipe(self) -> Recipe:
         """The resolved recipe. Raises CheckpointError where this is no run folder."""
         values = read_json(self.recipe_path)
-        try:
+        with _named(self.recipe_path):
             return parse_recipe(values)
-        except UserError as error:
-            raise CheckpointError(f"{self.recipe_path}: {error}") from error
 
     def read_categories(self) -> Categories:
         """The classes that the model was trained on."""
         from aligncli.data.dataset import Categories
 
         values = read_json(self.categories_path)
-        try:
+        with _named(self.categories_path):
             return Categories.from_json(values)
-        except UserError as error:
-            raise CheckpointError(f"{self.categories_path}: {error}") from error
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl, with null for what JSON has no number for: fp16's gradients may overflow."""
@@ -135,7 +131,7 @@ class RunFolder:
         """
         try:
             lines = read_whole_lines(self.metrics_path)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise CheckpointError(f"{self.metrics_path} cannot be read: {first_line(error)}") from error
         return [_parse_record(line, source=f"{self.metrics_path}, line {row}") for row, line in enumerate(lines, 1)]
 
@@ -202,6 +198,15 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} does not hold what aligncli writes there ({first_line(error)})") from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Around the use of a file's values: what is wrong with them is told with the file's name."""
+    try:
+        yield
+    except UserError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _parse_record(line: str, *, source: str) -> dict[str, Any]:

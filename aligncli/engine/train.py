@@ -29,7 +29,6 @@ from aligncli.engine.set_up import set_up
 from aligncli.engine.speed import Speed
 from aligncli.engine.trainer import Trainer
 from aligncli.errors import TrainingError, first_line
-from aligncli.plain import only_finite
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _evaluate(
             write_evaluation(run, evaluation)
             if trainer.recipe.schedule.eval_every:
                 keep_best(run, trainer.model, evaluation.metrics, iteration=trainer.iteration)
-    append_metrics(run, {"iteration": trainer.iteration, "evaluation": only_finite(evaluation.metrics)}, world)
+    append_metrics(run, {"iteration": trainer.iteration, "evaluation": evaluation.metrics}, world)
     reporter.evaluated(iteration=trainer.iteration, metrics=evaluation.metrics)
     return evaluation.metrics
 

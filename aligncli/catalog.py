@@ -183,6 +183,8 @@ def _run_file(path: Path, *, what: str) -> ModuleType:
 
 
 def _require_file(path: Path, *, what: str) -> None:
+    if path.is_dir():
+        raise RecipeError(f"{what} {path} is a folder: expected a file")
     if not path.is_file():
         hint = "; `aligncli recipes list` names the packaged ones" if what == "recipe file" else ""
         raise RecipeError(f"{what} {path} does not exist{hint}")

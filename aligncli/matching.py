@@ -22,6 +22,8 @@ IGNORED = -2
 
 # 4 M IoUs a slice: 16 MB an intermediate tensor, large enough to hide the loop on every device.
 MAX_IOUS = 1 << 22
+# By how much of the best IoU a tied one may fall short: the same anchor elsewhere has other roundings.
+TIE = 1e-5
 # Anchors with more than this share of themselves inside a crowd region are nobody's negatives.
 CROWD_COVER = 0.5
 
@@ -85,8 +87,9 @@ class Matcher:
     Args:
         foreground: IoU from which an anchor is positive for its best ground truth.
         background: IoU below which it is negative; between the two it is ignored.
-        low_quality: also make each ground truth's best anchor positive, whatever its IoU (if above zero).
-            As in torchvision and detectron2, that anchor learns its own best ground truth.
+        low_quality: also make each ground truth's best anchor positive, whatever its IoU (if above zero), and all
+            that are as good: of an object that several anchors contain, or that contains several, none is better.
+            As in torchvision and detectron2, such an anchor learns its own best ground truth.
     """
 
     def __init__(self, *, foreground: float, background: float, low_quality: bool) -> None:
@@ -112,13 +115,15 @@ class Matcher:
             labels = torch.full((num_images, num_anchors), BACKGROUND, device=anchors.device)
             return Matches(labels, anchors[..., ::num_shapes, :].expand(num_images, -1, -1))
         rows = max(1, MAX_IOUS // (num_images * num_truths * num_shapes)) * num_shapes
-        slices = [_match_slice(part, truth, num_shapes) for part in anchors.split(rows, dim=-2)]
+        parts = anchors.split(rows, dim=-2)
+        slices = [_match_slice(part, truth, num_shapes) for part in parts]
         best_iou = torch.cat([part.best_iou for part in slices], dim=1)
         best_truth = torch.cat([part.best_truth for part in slices], dim=1)
         labels = truth.labels.gather(1, best_truth)
         positive = best_iou >= self.foreground
         if self.low_quality:
-            positive |= _best_anchors(slices, num_anchors)
+            peaks = torch.stack([part.truth_iou for part in slices]).amax(dim=0)
+            positive |= torch.cat([_is_best(part, truth, peaks, num_shapes) for part in parts], dim=1)
         ignored = best_iou >= self.background
         if truth.crowds is not None:
             ignored |= torch.cat([part.crowd_cover for part in slices], dim=1) > CROWD_COVER
@@ -132,37 +137,32 @@ class _Slice:
     best_iou: Tensor  # (N, r) over ground truths
     best_truth: Tensor  # (N, r)
     truth_iou: Tensor  # (N, G) over the anchors of this slice
-    truth_anchor: Tensor  # (N, G)
     crowd_cover: Tensor  # (N, r) share of the anchor inside a crowd region
 
 
 def _match_slice(anchors: Tensor, truth: GroundTruth, num_shapes: int) -> _Slice:
     intersection = pairwise_intersection(anchors, truth.boxes)  # (N, r, G)
-    areas = box_areas(anchors)[..., :, None]
-    crowd_cover = areas.new_zeros(())
+    crowd_cover = intersection.new_zeros(())
     if truth.crowds is not None:
-        cover = intersection / areas.clamp(min=1e-9)
+        cover = intersection / box_areas(anchors)[..., :, None].clamp(min=1e-9)
         crowd_cover = cover.masked_fill(~truth.crowds[:, None], 0.0).amax(dim=-1)
-    union = areas + box_areas(truth.boxes)[:, None, :] - intersection
-    # Padding and crowds get IoU -1, below every threshold.
+        crowd_cover = crowd_cover.view(len(cover), -1, num_shapes).amin(dim=2)
+    iou = _ious(anchors, truth, intersection, num_shapes)
+    return _Slice(*iou.max(dim=2), iou.amax(dim=1), crowd_cover)
+
+
+def _is_best(anchors: Tensor, truth: GroundTruth, peaks: Tensor, num_shapes: int) -> Tensor:
+    """(N, r) bool: is no anchor better for some ground truth, whose best IoU is in `peaks` (N, G), above zero?
+
+    IoUs are computed anew: to keep all of them is what slices are there to avoid.
+    """
+    iou = _ious(anchors, truth, pairwise_intersection(anchors, truth.boxes), num_shapes)
+    touched = torch.where(peaks > 0, peaks * (1 - TIE), torch.inf)
+    return (iou >= touched[:, None]).any(dim=2)
+
+
+def _ious(anchors: Tensor, truth: GroundTruth, intersection: Tensor, num_shapes: int) -> Tensor:
+    """(N, r, G); -1, below every threshold, for padding and crowds."""
+    union = box_areas(anchors)[..., :, None] + box_areas(truth.boxes)[:, None, :] - intersection
     iou = (intersection / union).masked_fill(~truth.objects[:, None], -1.0)
-    if num_shapes > 1:
-        iou = iou.view(len(iou), -1, num_shapes, iou.shape[2]).amax(dim=2)
-        if truth.crowds is not None:
-            crowd_cover = crowd_cover.view(len(iou), -1, num_shapes).amin(dim=2)
-    return _Slice(*iou.max(dim=2), *iou.max(dim=1), crowd_cover)
-
-
-def _best_anchors(slices: Sequence[_Slice], num_anchors: int) -> Tensor:
-    """(N, R) bool: is this anchor the best one of some ground truth, with IoU above zero?"""
-    iou, part = torch.stack([piece.truth_iou for piece in slices]).max(dim=0)  # (N, G)
-    first = 0
-    candidates = []
-    for piece in slices:
-        candidates.append(piece.truth_anchor + first)
-        first += piece.best_iou.shape[1]
-    anchor = torch.stack(candidates).gather(0, part[None])[0]
-    best = torch.zeros(iou.shape[0], num_anchors + 1, dtype=torch.bool, device=iou.device)
-    # Padding and ground truths that no anchor touches write into a spare last column.
-    best.scatter_(1, torch.where(iou > 0, anchor, num_anchors), True)
-    return best[:, :num_anchors]
+    return iou.view(len(iou), -1, num_shapes, iou.shape[2]).amax(dim=2) if num_shapes > 1 else iou

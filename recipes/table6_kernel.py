@@ -62,8 +62,17 @@ STUDY = Study(
             weights=({"k7": 1, "k3": -1},),
             metric="AP90",
         ),
-        Claim(text="a 3x3 RoIConv with four convolutions beats RetinaNet", weights=({"head4": 1, "retinanet": -1},)),
-        Claim(text="7x7-dagger keeps most of it: above 5x5", weights=({"dagger": 1, "k5": -1},)),
+        Claim(text="the 3x3 variant improves on RetinaNet", weights=({"k3": 1, "retinanet": -1},)),
+        Claim(text="so does 7x7-dagger", weights=({"dagger": 1, "retinanet": -1},)),
+        Claim(
+            text="1024 channels and a 1x1 convolution outperform 256 and four 3x3 convolutions",
+            weights=({"k3": 1, "head4": -1},),
+        ),
+        Claim(
+            text="the table, not the text: 256 and four convolutions beat RetinaNet",
+            weights=({"head4": 1, "retinanet": -1},),
+        ),
+        Claim(text="the table, not the text: 7x7-dagger is above 5x5", weights=({"dagger": 1, "k5": -1},)),
     ),
 )
 STUDIES = (STUDY,)

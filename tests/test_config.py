@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from aligncli.catalog import load_recipe
 from aligncli.config import AdamWConfig, Recipe, SGDConfig, parse_recipe, recipe_keys
+from aligncli.config.recipe import OTHER_NAMES
 from aligncli.errors import RecipeError
 
 RECIPE = Recipe(name="test", summary="for tests")
@@ -41,6 +42,9 @@ def test_none_is_nothing_except_where_it_is_a_word() -> None:
         ("lr", "optimizer.lr"),
         ("schedule.lr", "optimizer.lr"),
         ("batch", "schedule.batch_size"),
+        ("learning_rate", "optimizer.lr"),
+        ("epochs", "schedule.iterations"),
+        ("model.kernel", "model.adm.conv_kernel_size"),
         ("model.backbones.name", "model.backbone.name"),
         ("sed", "seed"),
     ],
@@ -48,7 +52,26 @@ def test_none_is_nothing_except_where_it_is_a_word() -> None:
 def test_an_unknown_key_is_answered_with_the_nearest_one(key: str, nearest: str) -> None:
     with pytest.raises(RecipeError, match="unknown recipe key") as caught:
         RECIPE.changed({key: 1})
-    assert str(caught.value) == f"unknown recipe key {key!r}: did you mean {nearest!r}?"
+    assert str(caught.value).startswith(f"unknown recipe key {key!r}: did you mean {nearest!r}")
+    assert str(caught.value).count(" or ") < 3
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("schedule", "set one of schedule.iterations, schedule.batch_size, "),
+        ("model.dpm.loss", "set one of model.dpm.loss.focal_alpha, "),
+        ("model.neck", "expected its kind, such as fpn"),
+        ("optimizer", "expected its kind, such as sgd"),
+    ],
+)
+def test_a_section_is_no_value(key: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=f"recipe key '{key}' is a section, not a value: {says}"):
+        RECIPE.changed({key: 3})
+
+
+def test_what_other_projects_call_a_key_is_a_key() -> None:
+    assert set(OTHER_NAMES.values()) <= set(recipe_keys(RECIPE.model_dump()))
 
 
 def test_a_key_like_no_other_is_answered_with_the_top_level() -> None:

@@ -1,4 +1,4 @@
-"""Max-IoU assignment of a batch: thresholds, low-quality matches, crowds, padding, bounded slices."""
+"""Max-IoU assignment of a batch: thresholds, low-quality matches, ties, crowds, padding, bounded slices."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
 from torchvision.ops import box_iou
 
 from aligncli import matching
+from aligncli.anchors import AnchorGenerator
 from aligncli.matching import BACKGROUND, IGNORED, Matcher, pad_targets
 
 CPU = torch.device("cpu")
@@ -46,12 +47,37 @@ def test_a_ground_truth_that_no_anchor_touches_makes_no_positive():
     assert matches.labels.tolist() == [[BACKGROUND]]
 
 
+def test_anchors_that_are_as_good_as_the_best_are_positive_too():
+    """Nine anchors contain the object, which lies in the middle of them: none is better than another."""
+    corners = 8.0 * torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    anchors = torch.cat([corners, corners + 32.0], dim=1)
+    truth = pad_targets([target([[44, 44, 52, 52]], labels=[1])], CPU)
+    positive = Matcher(foreground=0.4, background=0.3, low_quality=True)(anchors, truth).positive[0]
+    assert positive.sum() == 9
+    middle = (anchors[positive, :2] + anchors[positive, 2:]).mean(dim=0) / 2
+    assert middle.tolist() == [44 + 4, 44 + 4]
+
+
+def test_roundings_do_not_decide_between_tied_anchors():
+    """RetinaNet's anchors have irrational sides, of which each place keeps other bits."""
+    anchors = AnchorGenerator(scales=(4 * 2 ** (1 / 3),), ratios=(1.0,)).for_levels([(40, 40)], [8], device=CPU)[0]
+    truth = pad_targets([target([[150, 150, 156, 156]], labels=[1])], CPU)
+    positive = Matcher(foreground=0.5, background=0.4, low_quality=True)(anchors, truth).positive[0]
+    inside = ((anchors[:, :2] <= 150) & (anchors[:, 2:] >= 156)).all(dim=1)
+    assert torch.equal(positive, inside)
+    assert inside.sum() > 9
+
+
+@pytest.mark.parametrize("whole_numbers", [False, True])
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_torchvision_s_matcher_image_by_image(low_quality, seed):
+def test_equals_torchvision_s_matcher_image_by_image(low_quality, seed, whole_numbers):
+    """Whole numbers make ties, of which several anchors are the best."""
     generator = torch.Generator().manual_seed(seed)
     anchors = random_boxes(500, generator)
     boxes = [random_boxes(count, generator) for count in (7, 0, 3)]
+    if whole_numbers:
+        anchors, *boxes = (_on_a_grid(x) for x in (anchors, *boxes))
     matches = Matcher(foreground=0.5, background=0.4, low_quality=low_quality)(
         anchors, pad_targets([target(x) for x in boxes], CPU)
     )
@@ -64,6 +90,12 @@ def test_equals_torchvision_s_matcher_image_by_image(low_quality, seed):
         assert torch.equal(matches.labels[image], wanted)
         positive = wanted >= 0
         assert torch.equal(matches.boxes[image][positive], truth[wanted[positive]])
+
+
+def _on_a_grid(boxes: torch.Tensor) -> torch.Tensor:
+    """Corners that are multiples of four, and no box without area."""
+    low = (boxes[:, :2] / 4).floor() * 4
+    return torch.cat([low, low + ((boxes[:, 2:] - boxes[:, :2]) / 8).floor().clamp(min=1) * 8], dim=1)
 
 
 @pytest.mark.parametrize("per_image", [False, True])

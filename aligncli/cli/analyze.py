@@ -10,7 +10,8 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
-from aligncli.cli.render import number
+from aligncli.cli.outputs import require_folder
+from aligncli.cli.tables import number
 from aligncli.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ Untrained = Annotated[
 FigureFolder = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Where figures go. Default: RUN/alignment; ./alignment for more than one."
+        "--out",
+        metavar="DIR",
+        parser=options.folder,
+        help="Where figures go. Default: RUN/alignment; ./alignment for more than one.",
     ),
 ]
 Explain = Annotated[
@@ -77,11 +81,14 @@ def analyze_alignment(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
+    one_run = detectors is not None and len(detectors) == 1 and Path(detectors[0]).is_dir()
+    folder = out or (Path(detectors[0]) if detectors and one_run else Path()) / "alignment"
+    require_folder(folder)
     download = options.may_download(download=download, offline=offline)
     if explain:
         if detectors:
             raise UserError("--explain draws Figures 1 to 3 and measures nothing: leave out the runs, or --explain")
-        _explain(out or Path("alignment"), output)
+        _explain(folder, output)
         return
     if not detectors:
         raise UserError("no detector given: name one or more run folders or torchvision:NAME, or --explain")
@@ -118,8 +125,7 @@ def analyze_alignment(
     for measurement in measurements:
         for remark in measurement.remarks:
             output.note(f"{measurement.name}: {remark}")
-    one_run = len(detectors) == 1 and Path(detectors[0]).is_dir()
-    files = write_figures(measured, out or (Path(detectors[0]) if one_run else Path()) / "alignment")
+    files = write_figures(measured, folder)
     if len(measurements) == 1:
         _print_one(measurements[0], output)
     else:

@@ -40,7 +40,7 @@ from aligncli.cli.examples import epilog
 from aligncli.cli.guard import guard
 from aligncli.cli.home.conversation import run_with_questions
 from aligncli.cli.render import show_log
-from aligncli.engine.interrupt import sigterm_as_exit
+from aligncli.engine.interrupt import sigterm_as_exit, swallowed_interrupts_sent_again
 from aligncli.environment import launched_place, let_missing_operators_run_on_the_cpu
 
 # Plain help: rich's panels would cost a third of the start-up time and a usage error its one line.
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     place = launched_place()
     if place is None or place.rank == 0:
         show_log("aligncli_ext")  # a kernel that is built at first use says so
-    with sigterm_as_exit():
+    with sigterm_as_exit(), swallowed_interrupts_sent_again():
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_folder
 from aligncli.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,10 +28,18 @@ FormatChoice = Annotated[
     Format,
     typer.Argument(metavar="yolo|voc", help="YOLO: images/, labels/, data.yaml; VOC: Annotations/."),
 ]
-SourceFolder = Annotated[Path, typer.Argument(metavar="SOURCE", help="The data set's own folder; it stays as it is.")]
-NewFolder = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder, in COCO's format.")]
+SourceFolder = Annotated[
+    Path,
+    typer.Argument(metavar="SOURCE", parser=options.folder, help="The data set's own folder; it stays as it is."),
+]
+NewFolder = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", parser=options.folder, help="A new folder, in COCO's format.")
+]
 AnnotationFolder = Annotated[
-    Path | None, typer.Option("--out", metavar="FOLDER", help="Where the two files go. Default: beside FILE.")
+    Path | None,
+    typer.Option(
+        "--out", metavar="FOLDER", parser=options.folder, help="Where the two files go. Default: beside FILE."
+    ),
 ]
 ValShare = Annotated[
     float, typer.Option("--val-share", metavar="S", min=0.0, max=1.0, help="Share of images that are put aside.")
@@ -58,14 +67,15 @@ def convert(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    require_folder(out)
+    if out.is_dir() and any(out.iterdir()):
         raise DataError(f"--out {out} exists and is not empty: name a new folder")
     with output.waiting():
         from aligncli.data.convert import convert as convert_source
         from aligncli.data.voc import read_voc
         from aligncli.data.yolo import read_yolo
     if not source.is_dir():
-        raise DataError(f"{source} is no folder")
+        raise DataError(f"{source} {'is a file: expected a folder' if source.exists() else 'does not exist'}")
     read = read_yolo if source_format is Format.yolo else read_voc
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -102,6 +112,7 @@ def split(
 
     output = Output(json=json)
     folder = out or annotations.parent
+    require_folder(folder)
     for name in ("train", "val"):
         if (folder / f"instances_{name}.json").exists():
             raise DataError(f"{folder / f'instances_{name}.json'} exists: name another folder with --out")

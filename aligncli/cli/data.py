@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SHEET_COLUMNS = 4
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with images and COCO annotations.")]
 Picture = Annotated[Path, typer.Option("--out", metavar="PNG", help="Where the picture goes.")]
 Count = Annotated[
     int, typer.Option("--count", metavar="N", min=1, max=400, help="How many images, spread over the split.")
@@ -46,7 +45,7 @@ FixSplit = Annotated[options.Split | None, typer.Option("--split", help="Which a
 
 
 def check(
-    folder: Folder,
+    source: options.Source,
     *,
     fix: Fix = None,
     split: FixSplit = None,
@@ -64,17 +63,22 @@ def check(
     from aligncli.cli.render import Output
 
     output = Output(json=json)
-    layout = data_in(folder)
     if (fix is None) != (split is None):
         raise UserError("--fix OUT.json writes one split's annotations: add --split train or val, or leave both out")
+    if source == options.EMBEDDED:
+        raise UserError(f"{source} is the embedded data, which code paints: there is no file to check or repair")
+    layout = data_in(Path(source))
+    with output.waiting():
+        from aligncli.data.check import check_folder
+        from aligncli.data.coco import data_root
+
+        data_root(layout)
     if fix is not None and split is not None:
         _fix(layout, split, fix, output)
         return
-    with output.waiting():
-        from aligncli.data.check import check_folder
     with output.progress(waiting="reading annotations") as reporter:
         found = check_folder(
-            folder,
+            Path(source),
             images=layout.images,
             train_annotations=layout.train_annotations,
             val_annotations=layout.val_annotations,
@@ -82,10 +86,10 @@ def check(
         )
     for line in (*found.faults, *(f"note: {note}" for note in found.notes)):
         output.line(line)
-    output.data({"folder": str(folder), "faults": found.faults, "notes": found.notes, "counts": dict(found.counts)})
+    output.data({"folder": source, "faults": found.faults, "notes": found.notes, "counts": dict(found.counts)})
     if found.faults:
         raise typer.Exit(2)
-    output.line(f"{folder}: no faults")
+    output.line(f"{source}: no faults")
 
 
 def _fix(layout: CocoConfig, split: options.Split, out: Path, output: Output) -> None:
@@ -100,8 +104,7 @@ def _fix(layout: CocoConfig, split: options.Split, out: Path, output: Output) ->
         if out.exists() and path.exists() and out.samefile(path):
             what = "is the file that is to be repaired" if own is split else f"holds the {own.value} annotations"
             raise UserError(f"--fix {out} {what}: name another one")
-    if out.is_dir():
-        raise UserError(f"--fix {out} is a folder: expected the name of a file")
+    require_output(out, ".json", option="--fix")
     out.parent.mkdir(parents=True, exist_ok=True)  # before images are read for minutes
     with output.progress(waiting="reading annotations") as reporter:
         document, done = repair_split(
@@ -131,10 +134,11 @@ def stats(
     objects of the best IoU, and the share of objects that one of them meets with IoU .5.
     """
     from aligncli.catalog import load_recipe
-    from aligncli.cli.render import Output, number
+    from aligncli.cli.render import Output
+    from aligncli.cli.tables import number
 
     output = Output(json=json)
-    chosen = load_recipe(recipe or ("quickstart" if source == "shapes" else "photo"))
+    chosen = load_recipe(recipe or ("quickstart" if source == options.EMBEDDED else "photo"))
     with output.waiting("counting"):
         from aligncli.analysis.coverage import measure_coverage
         from aligncli.data.stats import dataset_stats
@@ -202,7 +206,7 @@ def open_dataset(source: str, split: options.Split) -> DetectionDataset:
     from aligncli.build import build_dataset
     from aligncli.catalog import load_recipe, on_folder
 
-    recipe = load_recipe("quickstart") if source == "shapes" else on_folder(load_recipe("photo"), Path(source))
+    recipe = load_recipe("quickstart") if source == options.EMBEDDED else on_folder(load_recipe("photo"), Path(source))
     return build_dataset(recipe, split.value)
 
 

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aligncli.cli.render import Output, number
+from aligncli.cli.render import Output
+from aligncli.cli.tables import number
 
 AP_COLUMNS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
 AR_COLUMNS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_folder
 
 
 class DataSet(StrEnum):
@@ -17,7 +18,10 @@ class DataSet(StrEnum):
 
 DataSetName = Annotated[DataSet, typer.Argument(metavar="NAME", help="coco: COCO's train2017 and val2017.")]
 NewFolder = Annotated[
-    Path, typer.Option("--out", metavar="FOLDER", help="Where it goes; what is there already is kept.")
+    Path,
+    typer.Option(
+        "--out", metavar="FOLDER", parser=options.folder, help="Where it goes; what is there already is kept."
+    ),
 ]
 ValOnly = Annotated[bool, typer.Option("--val-only", help="Leave out the training images: 1 GB instead of 20.")]
 
@@ -39,6 +43,7 @@ def download(
 
     assert name is DataSet.coco  # the only one so far
     output = Output(json=json)
+    require_folder(out)
     wanted = [archive for archive in coco.COCO if not (val_only and archive == coco.TRAIN)]
     missing = coco.missing(wanted, out)
     coco.require_room(missing, out)

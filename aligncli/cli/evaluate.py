@@ -236,7 +236,7 @@ def _show(
     paper: str = "",
 ) -> None:
     from aligncli.cli.describe import show_metrics
-    from aligncli.cli.render import number
+    from aligncli.cli.tables import number
 
     show_metrics(output, metrics, title=title, area_bins=area_bins, paper=paper)
     if per_class:

@@ -9,7 +9,6 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.outputs import require_output
-from aligncli.errors import UserError
 
 WeightFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the .safetensors file goes.")]
 
@@ -22,8 +21,6 @@ def extract(run: options.Run, *, out: WeightFile = Path("features.safetensors"),
     """
     from aligncli.cli.render import Output
 
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out {out} must end in .safetensors, the only format that weights are read from")
     require_output(out, ".safetensors")
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_folder
 from aligncli.errors import UserError
 
 WeightFile = Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .safetensors, or .pth of tensors alone.")]
@@ -18,7 +19,13 @@ RecipeName = Annotated[
 ]
 OutFolder = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/RECIPE-DATE-TIME.", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=options.folder,
+        help="Run folder. Default: runs/RECIPE-DATE-TIME.",
+        show_default=False,
+    ),
 ]
 
 
@@ -46,8 +53,9 @@ def import_weights(
         chosen = on_folder(chosen, data)
     chosen = chosen.changed({**parse_assignments(assignments or []), "weights": str(file)})
     out = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    if out.exists() and (not out.is_dir() or (out / "recipe.json").exists()):
-        raise UserError(f"--out {out} {'already holds a run' if out.is_dir() else 'is a file'}: choose another folder")
+    require_folder(out)
+    if (out / "recipe.json").exists():
+        raise UserError(f"--out {out} already holds a run: choose another folder")
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
         from aligncli.engine.import_run import import_run

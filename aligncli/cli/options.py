@@ -14,6 +14,21 @@ from aligncli.errors import UserError
 if TYPE_CHECKING:
     from aligncli.catalog import Parts
 
+EMBEDDED = "shapes"
+
+
+def folder(text: str) -> Path:
+    """A folder as it is typed; an empty name, as of a variable that is not set, would be the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: expected a folder")
+    return Path(text)
+
+
+def source(text: str) -> str:
+    """EMBEDDED, or a folder as it is typed: one of that name is ./shapes."""
+    folder(text)
+    return text
+
 
 class Split(StrEnum):
     train = "train"
@@ -63,7 +78,9 @@ Assignments = Annotated[
 ]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", metavar="FOLDER", help="Images with COCO annotations, instead of the recipe's data."),
+    typer.Option(
+        "--data", metavar="FOLDER", parser=folder, help="Images with COCO annotations, instead of the recipe's data."
+    ),
 ]
 SlurmOptions = Annotated[
     list[str] | None,
@@ -107,15 +124,11 @@ Code = Annotated[
     ),
 ]
 Source = Annotated[
-    str, typer.Argument(metavar="FOLDER|shapes", help="Folder with COCO annotations, or the embedded shapes.")
+    str,
+    typer.Argument(
+        metavar="FOLDER|shapes", parser=source, help="Folder with COCO annotations, or the embedded shapes."
+    ),
 ]
-
-
-def folder(text: str) -> Path:
-    """A folder as it is typed; an empty name, as of a variable that is not set, would be the working folder."""
-    if not text:
-        raise typer.BadParameter("it is empty: expected a folder")
-    return Path(text)
 
 
 def read_code(path: Path | None) -> Parts:

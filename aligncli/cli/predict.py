@@ -10,16 +10,23 @@ import typer
 
 from aligncli.cli import options
 from aligncli.cli.detector_choice import DetectorChoice
+from aligncli.cli.outputs import require_folder
 from aligncli.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aligncli.cli.render import Output
+    from aligncli.engine.inference import LoadedDetector
+
 Images = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE...", help="Image files.")]
 PictureFolder = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Where the pictures go. Default: RUN/predictions, or predictions without a run."
+        "--out",
+        metavar="DIR",
+        parser=options.folder,
+        help="Where the pictures go. Default: RUN/predictions, or predictions without a run.",
     ),
 ]
 Score = Annotated[
@@ -58,10 +65,7 @@ def predict(
     if not images:
         raise UserError("no images given: name one or more image files after the run folder")
     for path in images:
-        if path.is_dir():
-            raise DataError(f"image {path} is a folder: name its images, such as {path}/*.jpg")
-        if not path.is_file():
-            raise DataError(f"image {path} does not exist: expected an image file")
+        _require_image_file(path)
     choice = DetectorChoice(
         source=run,
         parts=options.read_code(code),
@@ -73,36 +77,20 @@ def predict(
     )
     output = Output(json=json)
     with output.waiting():  # torch takes seconds to import
-        from aligncli.analysis.pictures import class_colours, draw_boxes
         from aligncli.engine.detectors import is_torchvision
-        from aligncli.engine.inference import predict_images
 
         choice = choice.checked()
-    detector = choice.load()
     folder = out or (Path() if is_torchvision(run) else Path(run)) / "predictions"
-    inputs = {image.resolve() for image in images}
+    require_folder(folder)
     pictures = [folder / name for name in picture_names(images)]
+    inputs = {image.resolve() for image in images}
     for picture in pictures:
         if picture.resolve() in inputs:
             raise DataError(f"the picture {picture} would replace an image that is read: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = detector.categories.names
-    colours = class_colours(len(names))
-    listed: list[dict[str, Any]] = []
-    found = predict_images(detector, images, device=choice.device, score_threshold=score)
-    with output.progress() as reporter:
-        for (path, image, detections), picture in zip(found, pictures, strict=True):
-            labels = detections["labels"].tolist()
-            drawn = draw_boxes(
-                image,
-                detections["boxes"],
-                [names[label] for label in labels],
-                detections["scores"].tolist(),
-                [colours[label] for label in labels],
-            )
-            drawn.save(picture)
-            listed.append({"image": str(path), "picture": str(picture), "detections": as_records(detections, names)})
-            reporter.stage("detecting", done=len(listed), total=len(images))
+    detector = choice.load()
+    listed, faults = _detect(detector, images, pictures, device=choice.device, score=score, output=output)
+    if not listed:
+        raise faults[0]
     for note in detector.notes:
         output.note(note)
     output.table(
@@ -112,6 +100,53 @@ def predict(
     )
     output.line(f"pictures: {folder}")
     output.data(listed)
+    if faults:
+        raise DataError(f"{len(faults)} of {len(images)} images were left out: {'; '.join(map(str, faults))}")
+
+
+def _detect(
+    detector: LoadedDetector,
+    images: Sequence[Path],
+    pictures: Sequence[Path],
+    *,
+    device: str,
+    score: float,
+    output: Output,
+) -> tuple[list[dict[str, Any]], list[DataError]]:
+    """A record of each image, whose picture is written; and what is wrong with those that cannot be read."""
+    from aligncli.analysis.pictures import class_colours, draw_boxes
+    from aligncli.engine.inference import predict_images
+
+    names = detector.categories.names
+    colours = class_colours(len(names))
+    listed: list[dict[str, Any]] = []
+    faults: list[DataError] = []
+    found = predict_images(detector, images, device=device, score_threshold=score, unreadable=faults.append)
+    with output.progress() as reporter:
+        for path, image, detections in found:
+            labels = detections["labels"].tolist()
+            drawn = draw_boxes(
+                image,
+                detections["boxes"],
+                [names[label] for label in labels],
+                detections["scores"].tolist(),
+                [colours[label] for label in labels],
+            )
+            picture = pictures[len(listed) + len(faults)]
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            drawn.save(picture)
+            listed.append({"image": str(path), "picture": str(picture), "detections": as_records(detections, names)})
+            reporter.stage("detecting", done=len(listed) + len(faults), total=len(images))
+    return listed, faults
+
+
+def _require_image_file(path: Path) -> None:
+    if (path / "recipe.json").is_file():
+        raise DataError(f"image {path} is a run folder: name the run first, then the images")
+    if path.is_dir():
+        raise DataError(f"image {path} is a folder: name its images, such as {path}/*.jpg")
+    if not path.is_file():
+        raise DataError(f"image {path} does not exist: expected an image file")
 
 
 def picture_names(images: Sequence[Path]) -> list[str]:

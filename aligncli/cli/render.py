@@ -1,4 +1,4 @@
-"""Everything that is printed, and the only module that imports rich.
+"""Everything that is printed; this module and tables.py alone import rich.
 
 Results go to stdout; progress, notes and errors to stderr. With `--json`, stdout holds one JSON value and
 the tables are dropped. Text that comes from files or users is data here: never markup, never control codes.
@@ -8,42 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from aligncli.cli.progress import Display, LineDisplay, ProgressReporter
+from aligncli.cli.tables import Cell, fitted_tables, grid
 from aligncli.cli.training_view import TrainingView
 from aligncli.plain import only_finite, printable
-
-
-class Styled(NamedTuple):
-    """A cell of a table in a colour of its own, such as "green"; "" is none. What it says must not rest on it."""
-
-    text: str
-    style: str
-
-
-Cell = str | Styled
-
-
-def number(value: float, digits: int = 1) -> str:
-    """A metric for people; a dash where it is not defined."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def signed(value: float) -> str:
-    """A difference of metrics for people; a dash where it is not defined."""
-    return "-" if math.isnan(value) else f"{value:+.1f}"
 
 
 class Output:
@@ -72,7 +49,7 @@ class Output:
     def fields(self, fields: Mapping[str, str]) -> None:
         """Names and values in two columns; not in JSON mode."""
         if not self.json:
-            self._stdout.print(_grid(fields))
+            self._stdout.print(grid(fields))
 
     def table(
         self,
@@ -85,21 +62,13 @@ class Output:
     ) -> None:
         """A table whose first `text_columns` columns, and `wrapped_columns`, hold text, the others numbers.
 
-        Not in JSON mode.
+        Where that is too wide, long names are broken between their parts, or columns go on in a second table. Not in
+        JSON mode.
         """
-        table = Table(
-            title=Text(printable(title)) if title else None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-        )
-        for index, column in enumerate(columns):
-            is_text = index < text_columns or index in wrapped_columns
-            header = Text("\n".join(printable(line) for line in column.split("\n")))  # a caller may wrap it
-            table.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-        for row in rows:
-            table.add_row(*(_text(cell) for cell in row))
         if not self.json:
-            self._stdout.print(table)
+            text = {*range(text_columns), *wrapped_columns}
+            for table in fitted_tables(columns, rows, title=title, text=text, width=self._stdout.width):
+                self._stdout.print(table)
 
     def data(self, value: object) -> None:
         """The result as JSON, alone on stdout; only in JSON mode. NaN and infinities become null."""
@@ -144,8 +113,7 @@ class NoteHandler(logging.Handler):
     """Prints a library's log records as notes, each a line on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console = Console(stderr=True, highlight=False)
-        console.print(Text(printable(record.getMessage())), soft_wrap=True)
+        Output().note(record.getMessage())
 
 
 def show_log(name: str) -> None:
@@ -163,7 +131,7 @@ class DetailedProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.details:
-            yield _grid(self.details)
+            yield grid(self.details)
 
 
 class LiveDisplay:
@@ -212,16 +180,3 @@ class LiveDisplay:
     def close(self) -> None:
         self._waiting.stop()
         self._progress.stop()
-
-
-def _grid(fields: Mapping[str, str]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="cyan", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in fields.items():
-        grid.add_row(Text(printable(name)), Text(printable(value)))
-    return grid
-
-
-def _text(cell: Cell) -> Text:
-    return Text(printable(cell.text), cell.style) if isinstance(cell, Styled) else Text(printable(cell))

@@ -14,10 +14,11 @@ import typer
 from aligncli.cli import options
 from aligncli.cli.completion import complete_run
 from aligncli.cli.progress import duration
-from aligncli.cli.render import Styled, number, signed
+from aligncli.cli.tables import Styled, number, signed
 
 if TYPE_CHECKING:
-    from aligncli.cli.render import Cell, Output
+    from aligncli.cli.render import Output
+    from aligncli.cli.tables import Cell
     from aligncli.engine.detections import Comparison, Errors
     from aligncli.engine.run_list import RunSummary
 
@@ -52,8 +53,8 @@ def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> N
     rows = [
         (
             str(run.path.relative_to(folder)) if run.path != folder else str(run.path),
+            f"{run.iteration:,}" if run.finished else f"{run.iteration:,} of {run.recipe.schedule.iterations:,}",
             run.state,
-            f"{run.iteration:,}/{run.recipe.schedule.iterations:,}",
             *(number(run.metrics.get(name, math.nan)) for name in SHOWN_METRICS),
             "-" if math.isnan(run.seconds) else duration(run.seconds),
             _when(run),
@@ -61,7 +62,7 @@ def list_runs(folder: Folder = Path("runs"), *, json: options.Json = False) -> N
         for run in runs
     ]
     if rows:
-        output.table(("run", "state", "iterations", *SHOWN_METRICS, "took", "changed"), rows, text_columns=2)
+        output.table(("run", "steps", "state", *SHOWN_METRICS, "took", "changed"), rows, wrapped_columns=[2])
     else:
         output.line(f"no runs below {folder}: `aligncli train --out {folder / 'first'}` makes one")
     output.data([_plain(run) for run in runs])

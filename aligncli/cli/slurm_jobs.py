@@ -51,7 +51,7 @@ def submit(job: TrainJob, processes: Processes | None, settings: SlurmSettings, 
 def training_command(job: TrainJob, processes: Processes | None, settings: SlurmSettings, *, resume: bool) -> list[str]:
     """What each machine of the job runs; it ends in the option that names the recipe."""
     device = settings.device if job.device == "auto" else job.device
-    command = [sys.executable, "-m", "aligncli", "train", "--out", str(job.run_dir), "--device", device]
+    command = [sys.executable, "-P", "-m", "aligncli", "train", "--out", str(job.run_dir), "--device", device]
     command += ["--threads", str(job.threads)] if job.threads else []
     command += ["--code", str(job.code)] if job.code else []
     command += ["--download"] if job.download else []

@@ -33,7 +33,10 @@ LauncherChoice = Annotated[
     options.LauncherKind, typer.Option("--launcher", help="Where trainings run: here, or as one Slurm job each.")
 ]
 StudyFolder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Folder of the runs; the same one again goes on with them.")
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", parser=options.folder, help="Folder of the runs; the same one again goes on with them."
+    ),
 ]
 DryRun = Annotated[
     bool,

@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aligncli.cli.progress import duration
-from aligncli.cli.render import Styled, number, signed
+from aligncli.cli.tables import Styled, number, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aligncli.analysis.estimate import Estimate
-    from aligncli.cli.render import Cell, Output
+    from aligncli.cli.render import Output
+    from aligncli.cli.tables import Cell
     from aligncli.config import Study
     from aligncli.engine.study_plan import Job
     from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult
 
-VERDICT_STYLES = {"holds": "green", "does not hold": "red", "within noise": "yellow"}
+VERDICT_STYLES = {"holds": "green", "does not hold": "red", "within noise": "yellow", "undefined": "yellow"}
 
 
 def show_plan(

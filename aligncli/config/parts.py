@@ -112,7 +112,7 @@ ONE_ANCHOR = AnchorConfig(scales=(4.0,), ratios=(1.0,))  # the paper's DPM
 class MatcherConfig(Config):
     """IoU >= foreground is positive, < background is negative, between is ignored.
 
-    With `low_quality`, each ground truth's best anchor is positive whatever its IoU.
+    With `low_quality`, each ground truth's best anchor is positive whatever its IoU, and all that are as good.
     """
 
     foreground: Fraction = 0.5

@@ -27,6 +27,19 @@ from aligncli.errors import RecipeError
 # How large a part is, not what it is: kept when another kind is chosen for its place and has it too.
 SIZES = ("backbone", "neck", "postprocess", "tower", "channels", "kernel_size", "min_side")
 
+# What other projects call a key
+OTHER_NAMES = {
+    "learning_rate": "optimizer.lr",
+    "base_lr": "optimizer.lr",
+    "epochs": "schedule.iterations",
+    "steps": "schedule.iterations",
+    "max_iter": "schedule.iterations",
+    "ims_per_batch": "schedule.batch_size",
+    "image_size": "input.max_short_side",
+    "num_workers": "input.workers",
+}
+MAX_NEAR = 3
+
 
 class Recipe(Config):
     """One experiment. `weights` starts the model: nothing, a packaged file, ImageNet, or a path."""
@@ -137,16 +150,21 @@ def _kind(member: type[Config]) -> str | None:
 
 
 def _unknown_key(values: Mapping[str, Any], key: str) -> RecipeError:
-    """Nearest by the whole key or by its last part alone: "lr" finds "optimizer.lr"."""
+    """With the nearest keys, by the whole or by the last part alone: "lr" finds "optimizer.lr"."""
+    asked = key.rpartition(".")[2]
 
     def nearness(known: str) -> tuple[float, float]:
+        last = known.rpartition(".")[2]
         whole = difflib.SequenceMatcher(None, key, known).ratio()
-        last = difflib.SequenceMatcher(None, key.rsplit(".", 1)[-1], known.rsplit(".", 1)[-1]).ratio()
-        return max(whole, last), whole
+        alike = difflib.SequenceMatcher(None, asked, last).ratio()
+        return max(whole, alike, 0.9 if asked in last.split("_") else 0.0), whole
 
-    near = max(recipe_keys(values), key=nearness)
-    found = nearness(near)[0] >= 0.5
-    hint = f"did you mean {near!r}?" if found else f"top-level keys are {', '.join(values)}"
+    known = recipe_keys(values)
+    ranked = sorted(((*nearness(name), name) for name in known), reverse=True)
+    best, best_whole, _ = ranked[0]
+    near = [name for close, whole, name in ranked if close >= max(0.6, best - 0.05) and whole >= best_whole - 0.3]
+    near = [OTHER_NAMES[asked]] if OTHER_NAMES.get(asked) in known else near[:MAX_NEAR]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"top-level keys are {', '.join(values)}"
     return RecipeError(f"unknown recipe key {key!r}: {hint}")
 
 
@@ -155,9 +173,23 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     fault = error.errors(include_url=False)[0]
     key = _dotted_key(fault["loc"], values) or "recipe"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        return f"recipe key {key!r} is a section, not a value: {_what_it_takes(key)}{more}"
     if fault["type"] == "value_error":  # a check of ours, which says what it got
         return f"recipe key {key!r}: {fault['msg'].removeprefix('Value error, ')}{more}"
     return f"recipe key {key!r}: {fault['msg']}, got {reprlib.repr(fault.get('input'))}{more}"
+
+
+def _what_it_takes(section: str) -> str:
+    """In words, from what recipes have there by default."""
+    default: Any = Recipe(name="", summary="").model_dump()
+    for name in section.split("."):
+        default = default.get(name) if isinstance(default, Mapping) else None
+    if not isinstance(default, Mapping):
+        return "set its keys one by one"
+    if "kind" in default:
+        return f"expected its kind, such as {default['kind']}"
+    return f"set one of {', '.join(f'{section}.{name}' for name in default)}"
 
 
 def _dotted_key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:

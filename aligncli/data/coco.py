@@ -16,7 +16,7 @@ import torch
 from aligncli.config import CocoConfig
 from aligncli.data.coco_faults import find_faults, read_document
 from aligncli.data.dataset import BoxTable, Categories, Sample, Split, Target
-from aligncli.data.images import UnreadableImageError, is_file, read_reduced, safe_image_path
+from aligncli.data.images import UnreadableImageError, is_file, missing_files, read_reduced, safe_image_path
 from aligncli.errors import DataError
 
 CocoSplit = Split | Literal["test"]
@@ -48,11 +48,7 @@ class CocoDataset:
         self._min_side = config.min_decoded_side
         self._skips = config.unreadable == "skip" and split == "train"
         self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # set by workers
-        if not any(is_file(self._image_folder / name) for name in self._file_names):
-            raise DataError(
-                f"none of the {len(images)} images of {self._annotation_path} is in {self._image_folder}; "
-                f"the first is {self._file_names[0]!r}"
-            )
+        self._require_files()
 
     def __len__(self) -> int:
         return len(self._file_names)
@@ -109,6 +105,19 @@ class CocoDataset:
             "categories": self.categories.to_coco(),
         }
 
+    def _require_files(self) -> None:
+        """Raises DataError where images are missing: now, and not after hours of training."""
+        missing = missing_files(self._image_folder, self._file_names)
+        if not missing or (self._skips and len(missing) < len(self)):
+            return
+        of_all = f"of the {len(self):,} images of {self._annotation_path}"
+        if len(missing) == len(self):
+            raise DataError(f"none {of_all} is in {self._image_folder}; the first is {missing[0]!r}")
+        raise DataError(
+            f"{len(missing):,} {of_all} {'is' if len(missing) == 1 else 'are'} not in {self._image_folder}; the first "
+            f"is {missing[0]!r}: bring them there, or leave them out with `aligncli data check --fix`"
+        )
+
     def _read(self, index: int) -> Sample:
         name = self._file_names[index]
         image, facts = read_reduced(safe_image_path(self._image_folder, name), min_side=self._min_side)
@@ -128,11 +137,18 @@ class CocoDataset:
         return image, target
 
 
-def annotation_path(config: CocoConfig, split: CocoSplit) -> Path:
-    """The annotation file of a split. Raises DataError if it is not there."""
+def data_root(config: CocoConfig) -> Path:
+    """The folder itself. Raises DataError if it is not there."""
     root = Path(config.root)
     if not root.is_dir():
-        raise DataError(f"data folder {root} does not exist")
+        what = "is a file: expected a folder with images and annotations" if root.exists() else "does not exist"
+        raise DataError(f"data folder {root} {what}")
+    return root
+
+
+def annotation_path(config: CocoConfig, split: CocoSplit) -> Path:
+    """The annotation file of a split. Raises DataError if it is not there."""
+    root = data_root(config)
     names = {"train": config.train_annotations, "val": config.val_annotations, "test": config.test_annotations}
     if not is_file(root / names[split]):
         expected = f"images/, {CocoConfig(root='').train_annotations} and {CocoConfig(root='').val_annotations}"

@@ -39,9 +39,9 @@ class Loader:
     def __init__(
         self, samples: _Samples, batches: Iterable[list], input: InputConfig, *, pin_memory: bool = False
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="aligncli-workers-")
+        self._folder = tempfile.TemporaryDirectory(prefix="aligncli-workers-") if input.workers else None
         self._dataset = samples.dataset
-        self._watch = samples.watch = WorkerWatch(input.workers, Path(self._folder.name))
+        self._watch = samples.watch = WorkerWatch(input.workers, Path(self._folder.name if self._folder else ""))
         self._loader = DataLoader(
             samples,
             batch_sampler=batches,

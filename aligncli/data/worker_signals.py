@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)}
@@ -38,9 +38,11 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ignore SIGINT, Slurm's SIGUSR2, and SIGTERM unless the main process sends it; a DataLoader's `worker_init_fn`."""
-    del worker
+def leave_signals_to_the_main_process(*, orphaned: Callable[[], None]) -> None:
+    """Ignore SIGINT, Slurm's SIGUSR2, and SIGTERM unless the main process sends it; called in a worker.
+
+    `orphaned` is called where the main process is gone without a word, before the worker ends too.
+    """
     for number in SIGNALS - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     tells_who_sent_it = hasattr(signal, "sigwaitinfo")  # not on macOS and Windows
@@ -49,7 +51,7 @@ def leave_signals_to_the_main_process(worker: int) -> None:
     if tells_who_sent_it:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_main_process_says, daemon=True).start()
-    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+    threading.Thread(target=_end_with_the_main_process, args=(orphaned,), daemon=True).start()
 
 
 def _end_when_the_main_process_says() -> None:
@@ -59,7 +61,8 @@ def _end_when_the_main_process_says() -> None:
     os._exit(0)
 
 
-def _end_with_the_main_process() -> None:
+def _end_with_the_main_process(orphaned: Callable[[], None]) -> None:
     if main := multiprocessing.parent_process():
         main.join()
+        orphaned()
         os._exit(0)

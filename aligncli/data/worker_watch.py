@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ class WorkerWatch:
 
     Args:
         workers: of the loader; with 0 nothing is watched.
-        folder: for their stacks; it exists as long as they do.
+        folder: for their stacks; it exists as long as they do, and of a killed main process they remove it.
     """
 
     def __init__(self, workers: int, folder: Path) -> None:
@@ -37,7 +39,7 @@ class WorkerWatch:
 
     def start(self, worker: int) -> None:
         """The loader's `worker_init_fn`."""
-        leave_signals_to_the_main_process(worker)
+        leave_signals_to_the_main_process(orphaned=partial(shutil.rmtree, self._folder, ignore_errors=True))
         self._places[worker, 0] = os.getpid()
         self._stack = stack = self._stack_path(worker).open("w")  # stays open as long as the worker lives
         faulthandler.disable()  # or one that the main process had enabled stays, behind torch's own handlers

@@ -132,7 +132,9 @@ def load_weights(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
             return {name: tensor.to(device) for name, tensor in load(path.read_bytes()).items()}
         return load_file(path, device=device)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"weights {path} cannot be read as safetensors: {first_line(error)}") from error
+        raise CheckpointError(
+            f"weights {path} are no safetensors file, or one that is damaged or cut off ({first_line(error)})"
+        ) from error
 
 
 def _is_unicode(path: Path) -> bool:

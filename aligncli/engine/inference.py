@@ -1,6 +1,6 @@
 """From images to detections: devices and precision, whole data sets, and a user's own files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,11 @@ from aligncli.engine.compiling import compile_detector
 from aligncli.engine.fitting import FittingForward
 from aligncli.engine.reporter import Reporter
 from aligncli.engine.run_folder import RunFolder
-from aligncli.errors import DeviceError, first_line
+from aligncli.errors import DataError, DeviceError, first_line
 from aligncli.models.detector import Detector
 from aligncli.models.folding import fold_norms
 
+DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")  # of torch's others some hold no values, and nobody has tried the rest
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -135,16 +136,27 @@ def detect_dataset(
 
 @torch.inference_mode()
 def predict_images(
-    detector: LoadedDetector, paths: Sequence[Path], *, device: str = "cpu", score_threshold: float = 0.3
+    detector: LoadedDetector,
+    paths: Sequence[Path],
+    *,
+    device: str = "cpu",
+    score_threshold: float = 0.3,
+    unreadable: Callable[[DataError], None] | None = None,
 ) -> Iterator[tuple[Path, Image.Image, dict[str, Tensor]]]:
     """Detections on a user's files, one at a time.
 
     Yields the path, the upright RGB image and {"boxes", "scores", "labels"} with boxes in its pixels.
-    Raises DataError for a file that cannot be read.
+    A file that cannot be read is told to `unreadable` and left out; without it, its DataError is raised.
     """
     model = detector.for_inference()
     for path in paths:
-        original = open_image(path)
+        try:
+            original = open_image(path)
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
         image, scale = image_tensor(original), (1.0, 1.0)
         if size := detector.input:
             image, scale = resize_image(image, short_side=size.max_short_side, long_side=size.long_side)
@@ -170,15 +182,15 @@ def autocast(device: str, amp: str) -> AbstractContextManager[object]:
 
 def check_device(device: str, *, amp: str = "none") -> None:
     """Raises DeviceError in one line where this machine lacks the device."""
+    kind = device.partition(":")[0]
+    if kind not in DEVICE_KINDS:
+        raise DeviceError(f"device {device!r} is unknown: expected auto, cpu, cuda, cuda:1 or mps")
     try:
-        kind = torch.device(device).type
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = first_line(error).partition(". ")[0]  # torch goes on with what it has instead
-        if device.partition(":")[0] == "mps":
+        if kind == "mps":
             reason = "this PyTorch finds no GPU of Apple's"
         raise DeviceError(f"device {device!r} cannot be used here ({reason}): try --device cpu") from None
-    if kind == "meta":
-        raise DeviceError(f"device {device!r} holds no values: try --device cpu")
     if amp == "fp16" and kind == "cpu":
         raise DeviceError("--amp fp16 needs a GPU: on the CPU use --amp bf16, or none")

@@ -7,7 +7,10 @@ One request can arrive twice: Slurm signals a job's processes and their parent p
 within a second of the first is taken for the same one.
 """
 
+import _thread
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +23,7 @@ from aligncli.environment import slurm_job
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR2", None)  # not on Windows
 SAME_SIGNAL_SECONDS = 1.0
+RESEND_SECONDS = 0.01
 
 
 class Interrupted(Exception):
@@ -78,6 +82,40 @@ def stop_on_signal() -> Iterator[StopRequest]:
         yield request
     finally:
         give_back()
+
+
+@contextmanager
+def swallowed_interrupts_sent_again() -> Iterator[None]:
+    """Let no Ctrl-C get lost in a destructor or a weak reference's callback, where Python prints and forgets it.
+
+    matplotlib's are called hundreds of times a figure.
+    """
+    tell = sys.unraisablehook
+    sent: list[threading.Timer] = []
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            tell(unraisable)
+            return
+        sent.append(threading.Timer(RESEND_SECONDS, _interrupt_main_thread))  # not now: still inside the destructor
+        sent[-1].daemon = True
+        sent[-1].start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = tell
+        for timer in sent:
+            timer.cancel()
+
+
+def _interrupt_main_thread() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)  # also ends a wait, which `interrupt_main` lets go on
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager

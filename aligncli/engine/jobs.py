@@ -132,7 +132,7 @@ def training_command(job: Job, *, device: str, threads: int, download: bool) -> 
     Args:
         threads: CPU threads; 0 leaves torch's default. download: allow ImageNet weights to be fetched.
     """
-    command = [sys.executable, "-m", "aligncli", "train", "--no-report", "--device", device]
+    command = [sys.executable, "-P", "-m", "aligncli", "train", "--no-report", "--device", device]
     job.run_dir.parent.mkdir(parents=True, exist_ok=True)
     if RunFolder(job.run_dir).newest_checkpoint():
         command += ["--resume"]

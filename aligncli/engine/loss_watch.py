@@ -70,7 +70,12 @@ class LossWatch:
         self._unseen.append((lr, dict(losses)))
 
     def look(self) -> dict[str, float]:
-        """The newest step's losses as numbers, with their sum. Raises NotFiniteError for the first broken step."""
+        """The newest step's losses as numbers, with their sum; none where there was no step since the last look.
+
+        Raises NotFiniteError for the first broken step.
+        """
+        if not self._unseen:
+            return {}
         rates = tuple(lr for lr, _ in self._unseen)
         steps = tuple(numbers(losses) for _, losses in self._unseen)
         for count, losses in enumerate(steps, start=1):

@@ -1,11 +1,13 @@
 """What a study's runs say: means over seeds beside the paper's figures, and whether its claims hold.
 
-A claim is a sum of metrics over rows that should be positive (config/study.py). It is taken seed by seed;
-with two or more seeds its 95 % confidence interval (Student's t, paired by seed) decides.
+A claim is one or more sums of metrics over rows that should be positive (config/study.py). They are taken seed by
+seed; with two or more seeds their 95 % confidence intervals (Student's t, paired by seed) decide: a claim holds where
+all of them lie above zero, and fails where one lies below.
 """
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,9 +18,15 @@ from aligncli.engine.run_folder import RunFolder, read_json, training_seconds
 from aligncli.engine.study_plan import Plan
 from aligncli.errors import CheckpointError
 
-Verdict = Literal["holds", "within noise", "does not hold"]
-# Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom; 1.96 beyond
-T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+Verdict = Literal["holds", "within noise", "does not hold", "undefined"]
+# Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom, as many as MAX_SEEDS needs
+T_95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+    *(2.040, 2.037, 2.035, 2.032, 2.030, 2.028, 2.026, 2.024, 2.023, 2.021),
+    *(2.020, 2.018, 2.017, 2.015, 2.014, 2.013, 2.012, 2.011, 2.010),
+)
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,10 @@ class RowResult:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """One claim. `margin` is the smallest of its sums (mean over seeds), `noise` the half width of its interval.
+    """One claim. `margin` is the mean over seeds of the sum whose interval reaches lowest, `noise` its half width.
 
-    With one seed there is no noise to compare with: `noise` is NaN and the sign alone decides.
+    With one seed there is no noise to compare with: `noise` is NaN and the sign alone decides. A claim on a metric
+    that a run does not have, such as the AP of objects that no image shows, is undefined.
     """
 
     text: str
@@ -157,9 +166,10 @@ def claims_of(results: Sequence[StudyResult]) -> list[tuple[str, ClaimResult]]:
 
 def count_verdicts(claims: Sequence[ClaimResult]) -> str:
     """How many claims came out how, in words. With one seed the sign alone decides, so nothing is noise."""
-    verdicts = [claim.verdict for claim in claims]
-    hold, unclear, fail = (verdicts.count(verdict) for verdict in ("holds", "within noise", "does not hold"))
-    return f"{hold} of {len(claims)} claims hold, {unclear} are within noise, {fail} do not hold"
+    counts = Counter(claim.verdict for claim in claims)
+    told = f"{counts['holds']} of {len(claims)} claims hold, {counts['within noise']} are within noise, "
+    told += f"{counts['does not hold']} do not hold"
+    return told + (f", {counts['undefined']} are undefined" if counts["undefined"] else "")
 
 
 def compare(row: RowResult, baseline: RowResult, metric: str) -> Delta:
@@ -169,7 +179,7 @@ def compare(row: RowResult, baseline: RowResult, metric: str) -> Delta:
     gains = paired_sums(weights, rows, metric) if row.measured and baseline.measured else []
     return Delta(
         against=baseline.name,
-        mean=statistics.fmean(gains) if gains else math.nan,
+        mean=mean(gains),
         spread=deviation(gains),
         paper=paper_sum(weights, rows, metric),
     )
@@ -190,7 +200,7 @@ def row_result(
     return RowResult(
         name=name,
         label=label,
-        mean={metric: statistics.fmean(column) for metric, column in columns.items()},
+        mean={metric: mean(column) for metric, column in columns.items()},
         spread={metric: deviation(column) for metric, column in columns.items()},
         by_seed={seed: dict(values) for seed, values in by_seed.items()},
         paper=dict(paper),
@@ -204,19 +214,36 @@ def judge(claim: Claim, rows: Sequence[RowResult]) -> ClaimResult | None:
     if not all(by_name[name].measured for name in involved):
         return None
     sums = [paired_sums(weights, by_name, claim.metric) for weights in claim.weights]
-    weakest = min(sums, key=statistics.fmean)
-    margin, noise = statistics.fmean(weakest), half_width(weakest)
+    margin, noise = min(((mean(values), half_width(values)) for values in sums), key=_lowest)
+    verdict = _verdict(sums)
     papers = [paper_sum(weights, by_name, claim.metric) for weights in claim.weights]
     return ClaimResult(
         text=claim.text,
         metric=claim.metric,
-        holds=margin > 0 and not abs(margin) <= noise,
-        verdict="within noise" if abs(margin) <= noise else "holds" if margin > 0 else "does not hold",
+        holds=verdict == "holds",
+        verdict=verdict,
         margin=margin,
         noise=noise,
         paper_margin=min(papers),
-        seeds=len(weakest),
+        seeds=len(sums[0]),
     )
+
+
+def _verdict(sums: Sequence[Sequence[float]]) -> Verdict:
+    """All of a claim's sums have to lie above zero, beyond their noise."""
+    intervals = [(mean(values), 0.0 if len(values) < 2 else half_width(values)) for values in sums]
+    if any(math.isnan(middle) for middle, _ in intervals):
+        return "undefined"
+    if all(middle > noise for middle, noise in intervals):
+        return "holds"
+    below = any(middle < -noise for middle, noise in intervals)
+    return "does not hold" if below or len(sums[0]) < 2 else "within noise"
+
+
+def _lowest(interval: tuple[float, float]) -> float:
+    """Where an interval of a middle and half a width begins; one that is undefined comes before all others."""
+    middle, noise = interval
+    return -math.inf if math.isnan(middle) else middle - (0.0 if math.isnan(noise) else noise)
 
 
 def paired_sums(weights: Mapping[str, float], rows: Mapping[str, RowResult], metric: str) -> list[float]:
@@ -231,13 +258,16 @@ def paper_sum(weights: Mapping[str, float], rows: Mapping[str, RowResult], metri
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the 95 % confidence interval of the mean; NaN for one value."""
-    if len(values) < 2:
-        return math.nan
-    quantile = T_95[len(values) - 2] if len(values) - 2 < len(T_95) else 1.96
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    """Half the 95 % confidence interval of the mean; NaN for one value, and where a value is NaN."""
+    return T_95[len(values) - 2] * deviation(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Standard deviation over seeds; NaN for one value."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan
+    """Standard deviation over seeds; NaN for one value, and where a value is NaN."""
+    defined = len(values) > 1 and not any(map(math.isnan, values))  # which `statistics.stdev` cannot take
+    return statistics.stdev(values) if defined else math.nan
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean over seeds; NaN where there is none, and where a value is NaN."""
+    return statistics.fmean(values) if values else math.nan

@@ -1,8 +1,8 @@
 """The training loop, from a recipe to a finished run folder; the steps themselves are in trainer.py."""
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from aligncli.data.dataset import DetectionDataset
 from aligncli.data.loader import train_loader
 from aligncli.engine.best import keep_best
 from aligncli.engine.bundle import stop_with_bundle
+from aligncli.engine.checkpoint import save_checkpoint
 from aligncli.engine.distributed import ALONE, World
 from aligncli.engine.evaluate import evaluate_detector, write_evaluation
+from aligncli.engine.faults import Elsewhere
 from aligncli.engine.inference import LoadedRun
 from aligncli.engine.interrupt import Interrupted, StopRequest, stop_on_signal
 from aligncli.engine.loss_watch import LossWatch, NotFiniteError
@@ -28,7 +30,7 @@ from aligncli.engine.schedule import describe_lr
 from aligncli.engine.set_up import set_up
 from aligncli.engine.speed import Speed
 from aligncli.engine.trainer import Trainer
-from aligncli.errors import TrainingError, first_line
+from aligncli.errors import TrainingError, UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _run(
     while trainer.iteration < schedule.iterations:
         lr = float(trainer.scheduler.get_last_lr()[0])
         with speed.step():
-            with world.together():
+            with kept_at_a_fault(trainer, run, watch, reporter), world.together():
                 parts = [next(batches) for _ in range(schedule.accumulate)]
             watch.add(trainer.step(iter(parts)), lr=lr)
             iteration, last = trainer.iteration, trainer.iteration == schedule.iterations
@@ -174,6 +176,22 @@ def _run(
                 raise Interrupted(run.root, iteration, stopped)
         if evaluated:
             _evaluate(trainer, run, val_set, reporter, request)
+
+
+@contextmanager
+def kept_at_a_fault(trainer: Trainer, run: RunFolder, watch: LossWatch, reporter: Reporter) -> Iterator[None]:
+    """Data that cannot be read end a training, and lose nothing of it: what it has reached is saved first."""
+    try:
+        yield
+    except (UserError, OSError, Elsewhere):
+        if trainer.world.is_main and trainer.iteration > run.newest_checkpoint():
+            with suppress(NotFiniteError):  # which is no state to go on from
+                watch.look()
+                save_checkpoint(run, trainer.model, iteration=trainer.iteration, state=trainer.state())
+                reporter.message(
+                    f"after iteration {trainer.iteration}, a checkpoint is saved: --resume goes on from it"
+                )
+        raise
 
 
 def is_evaluated_after(schedule: ScheduleConfig, iteration: int) -> bool:

@@ -46,7 +46,10 @@ def require_file(path: Path) -> None:
             f"{', '.join(TORCH_FILES)}"
         )
     if not path.is_file():
-        raise CheckpointError(f"weights {path} do not exist: give the file with --set weights=PATH")
+        what = "are a folder" if path.is_dir() else "do not exist"
+        raise CheckpointError(
+            f"weights {path} {what}: expected a file that ends in {SAFETENSORS} or {', '.join(TORCH_FILES)}"
+        )
 
 
 def _read_torch_file(path: Path) -> Any:

@@ -79,8 +79,8 @@ def load_complete(model: nn.Module, recipe: Recipe, path: Path, *, class_names: 
     missing = _missing(own, _fitting(own, source.weights))
     if missing:
         raise CheckpointError(
-            f"weights in {path} ({source.title}) are not those of recipe {recipe.name!r}: {len(missing)} of "
-            f"{len(own)} tensors are missing or of another shape, first {missing[0]!r}"
+            f"weights in {source.title} are not those of recipe {recipe.name!r}: {len(missing)} of {len(own)} tensors "
+            f"are missing or of another shape, first {missing[0]!r}; --recipe names another recipe"
         )
     _load_fitting(model, source)
     return source.title

@@ -46,7 +46,7 @@ def test_tf32_is_held_to_what_it_can_keep(tf32: bool, error: float, agrees: bool
         return [level + error * TOLERANCES[torch.float32] * level.detach().abs().max() for level in maps]
 
     rounded = replace(contender, apply=round_off)
-    assert (Referee(case, operands).disagreement(rounded) is None) == agrees
+    assert (Referee(case, operands).find_failure(rounded) is None) == agrees
 
 
 @pytest.mark.parametrize(("tf32", "text"), [(False, "float32"), (True, "float32 with TF32")])

@@ -67,7 +67,7 @@ def test_all_contenders_agree_with_the_reference(dtype, kernel_size, batch, boxe
     case = replace(CASE, dtype=dtype, kernel_size=kernel_size, batch=batch, boxes=boxes)
     operands = make_operands(case)
     referee = Referee(case, operands)
-    assert {name: referee.disagreement(make_contender(name, case, operands)) for name in CONTENDERS} == dict.fromkeys(
+    assert {name: referee.find_failure(make_contender(name, case, operands)) for name in CONTENDERS} == dict.fromkeys(
         CONTENDERS
     )
 
@@ -77,7 +77,7 @@ def test_all_contenders_agree_with_the_reference(dtype, kernel_size, batch, boxe
 def test_half_types_are_held_to_what_they_can_keep(name, dtype):
     case = replace(CASE, dtype=dtype)
     operands = make_operands(case)
-    assert Referee(case, operands).disagreement(make_contender(name, case, operands)) is None
+    assert Referee(case, operands).find_failure(make_contender(name, case, operands)) is None
 
 
 def test_on_implicit_boxes_every_contender_is_the_convolution():
@@ -122,9 +122,10 @@ def test_a_wrong_contender_is_found_out(name, what):
     operands = make_operands(CASE)
     right = make_contender(name, CASE, operands)
     wrong = replace(right, apply=lambda x, w, b: WRONGS[what](right.apply, x, w, b))
-    disagreement = Referee(CASE, operands).disagreement(wrong)
-    assert disagreement is not None
-    assert disagreement.startswith(f"{what} is wrong by ")
+    failure = Referee(CASE, operands).find_failure(wrong)
+    assert failure is not None
+    assert failure.is_wrong
+    assert failure.reason.startswith(f"{what} is wrong by ")
 
 
 def test_a_single_wrong_location_at_the_border_is_found_out():
@@ -135,19 +136,22 @@ def test_a_single_wrong_location_at_the_border_is_found_out():
         outputs = right.apply(features, weight, bias)
         return [*outputs[:-1], torch.cat([outputs[-1][:, :-1], outputs[-1][:, -1:] * 1.01], dim=1)]
 
-    assert "its output is wrong" in str(Referee(CASE, operands).disagreement(replace(right, apply=apply)))
+    assert "its output is wrong" in str(Referee(CASE, operands).find_failure(replace(right, apply=apply)))
 
 
 def test_not_a_number_is_wrong():
     operands = make_operands(CASE)
     right = make_contender("conv2d", CASE, operands)
     wrong = replace(right, apply=lambda x, w, b: [level * float("nan") for level in right.apply(x, w, b)])
-    assert "its output is wrong by nan" in str(Referee(CASE, operands).disagreement(wrong))
+    assert "its output is wrong by nan" in str(Referee(CASE, operands).find_failure(wrong))
 
 
 def test_roi_align_without_a_location_inside_is_not_taken_for_right():
     case = replace(CASE, size=(32, 32), levels=("p5",), boxes="implicit")  # one cell
     operands = make_operands(case)
     referee = Referee(case, operands)
-    assert str(referee.disagreement(make_contender("roi_align", case, operands))).startswith("not checked")
-    assert referee.disagreement(make_contender("deform_conv2d", case, operands)) is None
+    failure = referee.find_failure(make_contender("roi_align", case, operands))
+    assert failure is not None
+    assert failure.reason.startswith("not checked")
+    assert not failure.is_wrong
+    assert referee.find_failure(make_contender("deform_conv2d", case, operands)) is None

@@ -47,16 +47,25 @@ def test_a_faulty_folder_gets_a_line_a_fault_and_exit_code_2(run: Run, data_fold
     assert (as_json.code, as_json.json["faults"]) == (2, lines)
 
 
-def test_a_missing_folder_is_a_fault(run: Run, tmp_path: Path) -> None:
-    ended = run("data", "check", tmp_path / "nowhere")
-    assert ended.code == 2
-    assert ended.stdout.splitlines() == [f"data folder {tmp_path / 'nowhere'} does not exist"]
+COMMANDS_WITH_DATA = [("data", "check"), ("data", "stats"), ("data", "view"), ("train", "--data")]
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_DATA)
+def test_what_is_no_folder_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"data folder {tmp_path / 'nowhere'} does not exist" in run(*command, tmp_path / "nowhere").error_line()
+    (tmp_path / "file").write_text("mine")
+    assert f"data folder {tmp_path / 'file'} is a file: expected a folder" in run(*command, "file").error_line()
+    assert "it is empty: expected a folder" in run(*command, "").error_line()
+
+
+def test_the_embedded_data_has_no_files_to_check(run: Run) -> None:
+    assert "shapes is the embedded data" in run("data", "check", "shapes").error_line()
 
 
 def test_a_link_that_leads_in_a_circle_is_a_missing_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert "loop does not exist" in run("data", "check", tmp_path / "loop").stdout
-    for command in (("data", "stats"), ("train", "--data")):
+    for command in COMMANDS_WITH_DATA:
         assert "loop does not exist" in run(*command, tmp_path / "loop").error_line()
 
 
@@ -135,8 +144,9 @@ def test_repairing_needs_a_split_and_another_file(run: Run, data_folder: Path) -
     line = run("data", "check", data_folder, "--split", "val", "--fix", path).error_line()
     assert "is the file that is to be repaired" in line
     line = run("data", "check", data_folder, "--split", "val", "--fix", data_folder).error_line()
-    assert "is a folder: expected the name of a file" in line
-    assert str(path) in run("data", "check", data_folder, "--split", "val", "--fix", path / "x.json").error_line()
+    assert "is a folder: expected a file" in line
+    line = run("data", "check", data_folder, "--split", "val", "--fix", path / "x.json").error_line()
+    assert line.endswith(f"{path} is a file, not a folder")
 
 
 def test_names_of_files_and_classes_are_text_on_the_terminal_not_markup_or_control_codes(

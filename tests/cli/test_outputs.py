@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,61 @@ def test_an_empty_name_is_no_folder(run: Run, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert "it is empty: expected a folder" in run("train", "--out", "").error_line()
     assert list(tmp_path.iterdir()) == []
+
+
+FOLDER_COMMANDS = [
+    ("train",),
+    ("predict", "RUN", "IMAGE"),
+    ("analyze-alignment", "RUN"),
+    ("analyze-alignment", "--explain"),
+    ("import", "weights.pth"),
+    ("data", "convert", "voc", "."),
+    ("data", "split", "annotations.json"),
+    ("data", "download", "coco"),
+]
+FILE_COMMANDS = [
+    ("extract", "RUN", "--out", "x.safetensors"),
+    ("report", "RUN", "--out", "x.html"),
+    ("export", "RUN", "--out", "x.onnx"),
+    ("eval", "RUN", "--save", "x.json"),
+    ("data", "view", "shapes", "--out", "x.png"),
+    ("bench", "op", "--plot", "x.png"),
+]
+
+
+@pytest.fixture
+def fill(trained_run: Path, tmp_path: Path) -> Callable[[Sequence[str]], list[object]]:
+    """A command's words with a run and an image in their places."""
+    image = tmp_path / "cat.png"
+    Image.new("RGB", (40, 30)).save(image)
+    places = {"RUN": trained_run, "IMAGE": image}
+    return lambda words: [places.get(word, word) for word in words]
+
+
+@pytest.mark.parametrize("command", FOLDER_COMMANDS)
+def test_a_folder_that_cannot_be_is_known_before_the_work(run: Run, fill, tmp_path: Path, command) -> None:
+    (tmp_path / "file").write_text("mine")
+    line = run(*fill(command), "--out", tmp_path / "file").error_line()
+    assert line == f"--out {tmp_path / 'file'} is a file: expected a folder, which may be new"
+    line = run(*fill(command), "--out", tmp_path / "file" / "below").error_line()
+    assert line == f"--out {tmp_path / 'file' / 'below'}: {tmp_path / 'file'} is a file, not a folder"
+    assert "it is empty: expected a folder" in run(*fill(command), "--out", "").error_line()
+
+
+@pytest.mark.parametrize("command", FILE_COMMANDS)
+def test_a_file_that_cannot_be_is_known_before_the_work(run: Run, fill, tmp_path: Path, command) -> None:
+    (tmp_path / "file").write_text("mine")
+    *words, option, name = command
+    path = tmp_path / "file" / name
+    line = run(*fill(words), option, path).error_line()
+    assert line == f"{option} {path}: {tmp_path / 'file'} is a file, not a folder"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind root")
+def test_a_folder_that_may_not_be_written_in_is_known_before_the_work(run: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    line = run("train", "--out", tmp_path / "run").error_line()
+    assert line == f"--out {tmp_path / 'run'}: {tmp_path} may not be written in"
 
 
 def test_a_study_s_folder_is_no_file(run: Run, tmp_path: Path) -> None:

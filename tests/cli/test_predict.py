@@ -53,6 +53,32 @@ def test_no_images_missing_images_and_no_images_at_all_are_one_line(
     assert str(text) in run("predict", trained_run, text, "--device", "cpu").error_line()
 
 
+def test_an_image_that_cannot_be_read_costs_the_others_nothing(
+    run: Run, trained_run: Path, image: Path, tmp_path: Path
+) -> None:
+    """All that can be read are drawn and listed, each with its own picture; the exit code tells of the others."""
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    second = tmp_path / "second.png"
+    Image.new("RGB", (30, 20)).save(second)
+    out = tmp_path / "out"
+    words = ("predict", trained_run, text, image, text, second, "--out", out, "--device", "cpu")
+    ended = run(*words)
+    assert ended.code == 2
+    assert "second.png" in ended.stdout
+    assert ended.stderr.splitlines()[-1].startswith(f"error: 2 of 4 images were left out: image {text}")
+    assert [path.name for path in sorted(out.iterdir())] == ["my [photo].png", "second.png"]
+    as_json = run(*words, "--json")
+    assert as_json.code == 2
+    assert [Path(record["picture"]).name for record in as_json.json] == ["my [photo].png", "second.png"]
+    with Image.open(as_json.json[1]["picture"]) as picture:
+        assert picture.width * 20 == picture.height * 30
+
+
+def test_run_and_image_in_the_wrong_order_are_told(run: Run, trained_run: Path, image: Path) -> None:
+    assert "is a run folder: name the run first, then the images" in run("predict", image, trained_run).error_line()
+
+
 def test_what_is_no_run_folder_is_named(run: Run, image: Path, tmp_path: Path) -> None:
     assert f"{tmp_path} holds no recipe.json" in run("predict", tmp_path, image, "--device", "cpu").error_line()
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from aligncli.catalog import load_recipe
 from aligncli.cli.progress import LineDisplay, ProgressReporter, duration
-from aligncli.cli.render import LiveDisplay, Output, Styled, number
+from aligncli.cli.render import LiveDisplay, Output
+from aligncli.cli.tables import Styled, number
 from aligncli.engine.reporter import Reporter
 from aligncli.plain import printable
 

@@ -25,7 +25,8 @@ def two_runs(trained_run: Path, tmp_path: Path) -> Path:
 def test_runs_are_listed_and_a_broken_one_is_named(run: Run, two_runs: Path) -> None:
     ended = run("runs", "list", two_runs)
     assert ended.code == 0
-    assert "2/2" in ended.stdout
+    assert "finished" in ended.stdout
+    assert "2 of 2" in ended.stdout
     assert f"{two_runs / 'c'}: " in ended.stderr
     listed = {Path(item["run"]).name: item for item in run("runs", "list", two_runs, "--json").json}
     assert set(listed) == {"a", "b"}

@@ -78,7 +78,7 @@ def test_the_command_of_a_job_says_all_that_was_asked_for(tmp_path: Path) -> Non
     processes = Processes(per_machine=8, min_machines=2, max_machines=2, max_restarts=5)
     command = training_command(job, processes, parse_settings([]), resume=True)
     assert command[1:] == [
-        *("-m", "aligncli", "train", "--out", str(tmp_path), "--device", "cuda", "--threads", "3"),
+        *("-P", "-m", "aligncli", "train", "--out", str(tmp_path), "--device", "cuda", "--threads", "3"),
         *("--code", "parts.py", "--download", "--resume"),
         *("--nproc", "8", "--nodes", "2", "--max-restarts", "5", "--recipe-json"),
     ]

@@ -272,7 +272,10 @@ def test_mistakes_are_one_line(run: Run, arguments: list[str], message: str) -> 
     ("arguments", "message"),
     [
         (["--scale", "photo", "--data", "/nowhere"], "data folder /nowhere does not exist"),
-        (["--set", "weights=nothing.pth"], "weights nothing.pth do not exist: give the file with --set weights=PATH"),
+        (
+            ["--set", "weights=nothing.pth"],
+            "weights nothing.pth do not exist: expected a file that ends in .safetensors or .pth, .pt, .bin",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_once_and_before_anything_is_started(

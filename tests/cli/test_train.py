@@ -193,7 +193,7 @@ def test_a_run_is_never_overwritten(run: Run, training: FakeTraining, tmp_path: 
         (["--set", "schedule.iterations=few"], "recipe key 'schedule.iterations': Input should be a valid integer"),
         (["photo"], "add --data FOLDER"),
         (["--set", "weights=missing.safetensors"], "weights missing.safetensors do not exist"),
-        (["--device", "warp"], "device 'warp' cannot be used here"),
+        (["--device", "warp"], "device 'warp' is unknown: expected auto, cpu, cuda, cuda:1 or mps"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(

@@ -200,6 +200,34 @@ def test_zero_matching_images_are_an_error(folder):
         CocoDataset(folder.config(), "train")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_image_is_known_before_training(folder, split):
+    (folder.images / f"{split}1.png").unlink()
+    with pytest.raises(DataError, match=rf"1 of the 3 images of .* is not in .*; the first is '{split}1\.png'"):
+        CocoDataset(folder.config(), split)
+
+
+def test_training_that_skips_unreadable_images_does_without_missing_ones(folder):
+    (folder.images / "train1.png").unlink()
+    (folder.images / "val1.png").unlink()
+    config = folder.config(unreadable="skip")
+    assert CocoDataset(config, "train")[1][1]["image_id"] == 25
+    with pytest.raises(DataError, match=r"1 of the 3 images"):
+        CocoDataset(config, "val")
+
+
+def test_images_in_folders_of_their_own_and_behind_links_are_found(folder):
+    document = folder.document("train")
+    (folder.images / "deep" / "er").mkdir(parents=True)
+    (folder.images / "train0.png").rename(folder.images / "deep" / "er" / "0.png")
+    (folder.images / "train1.png").rename(folder.images / "deep" / "1.png")
+    (folder.images / "deep" / "link.png").symlink_to(folder.images / "train2.png")
+    for image, name in zip(document["images"], ("deep/er/0.png", "./deep/1.png", "deep/link.png"), strict=True):
+        image["file_name"] = name
+    folder.write("train", document)
+    assert len(CocoDataset(folder.config(), "train")) == 3
+
+
 @pytest.mark.parametrize("index", [-1, 3])
 def test_an_index_outside_is_an_index_error(folder, index):
     with pytest.raises(IndexError):

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -87,8 +88,8 @@ class ForkedCommand(Process):
     """In the place of subprocess.Popen: `python -m aligncli ...`, without the seconds in which it imports torch."""
 
     def __init__(self, command: Sequence[str], *, stdout: IO[bytes], **options: object) -> None:
-        python, module, name, *arguments = command
-        assert (python, module, name) == (sys.executable, "-m", "aligncli")
+        python, safe, module, name, *arguments = command
+        assert (python, safe, module, name) == (sys.executable, "-P", "-m", "aligncli")
         assert options == {
             "stdin": subprocess.DEVNULL,
             "stderr": subprocess.STDOUT,
@@ -124,6 +125,7 @@ def _run(function: Callable[[], object], log: Path, environment: dict[str, str])
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the platform's own, not the fork server's
     os.environ.update(environment)
+    tempfile.tempdir = str(log.parent)  # os._exit below leaves what is there
     torch.set_num_threads(1)
     code = 1
     try:

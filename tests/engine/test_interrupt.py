@@ -17,7 +17,7 @@ from aligncli.cli import progress
 from aligncli.cli.app import main
 from aligncli.engine import interrupt
 from aligncli.engine.checkpoint import checkpoint_folders, load_checkpoint
-from aligncli.engine.interrupt import REQUEUE_SIGNAL, stop_on_signal
+from aligncli.engine.interrupt import REQUEUE_SIGNAL, stop_on_signal, swallowed_interrupts_sent_again
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.trainer import Trainer
 from tests.engine.conftest import SECONDS
@@ -208,6 +208,38 @@ def test_workers_of_a_training_that_was_killed_end_by_themselves(run, start, met
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not process.children_left(30)  # torch has them look for their parent every five seconds
+    assert not list(process.log.parent.glob("aligncli-workers-*"))
+
+
+class Destroyed:
+    """Presses Ctrl-C while it is destroyed."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@swallowed_interrupts_sent_again()
+def wait_after_a_lost_ctrl_c() -> None:
+    Destroyed()
+    time.sleep(20)
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(capfd):
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        wait_after_a_lost_ctrl_c()
+    assert time.monotonic() - started < 10
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_else_a_destructor_raises_is_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with swallowed_interrupts_sent_again():
+        monkeypatch.setattr(Destroyed, "__del__", lambda self: 1 / 0)
+        Destroyed()
+    assert [one.exc_type for one in told] == [ZeroDivisionError]
+    assert sys.unraisablehook == told.append
 
 
 def test_a_request_is_noted_once_and_the_second_does_what_it_did_before(monkeypatch):

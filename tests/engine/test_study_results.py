@@ -3,13 +3,23 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from aligncli.catalog import load_study
 from aligncli.config import Claim
 from aligncli.engine.run_folder import RunFolder, write_json
-from aligncli.engine.study_plan import make_plan
-from aligncli.engine.study_results import StudyResult, collect, compare, count_verdicts, half_width, judge, row_result
+from aligncli.engine.study_plan import MAX_SEEDS, make_plan
+from aligncli.engine.study_results import (
+    T_95,
+    StudyResult,
+    collect,
+    compare,
+    count_verdicts,
+    half_width,
+    judge,
+    row_result,
+)
 from aligncli.errors import CheckpointError
 
 ROI_BEATS_CONV = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
@@ -42,7 +52,7 @@ def test_what_seeds_share_drops_out_because_they_are_paired():
     claim = judge(ROI_BEATS_CONV, rows([32.0, 52.1, 41.9], [30.0, 50.0, 40.0]))
     assert claim.holds
     assert claim.margin == pytest.approx(2.0)
-    assert claim.noise == pytest.approx(4.30 * 0.1 / math.sqrt(3))
+    assert claim.noise == pytest.approx(4.303 * 0.1 / math.sqrt(3))
 
 
 def test_a_difference_within_its_confidence_interval_is_noise():
@@ -74,8 +84,56 @@ def test_verdicts_are_counted():
 
 def test_half_width_of_hand_computed_intervals():
     assert math.isnan(half_width([1.0]))
-    assert half_width([1.0, 3.0]) == pytest.approx(12.71 * math.sqrt(2) / math.sqrt(2))
-    assert half_width([float(i % 2) for i in range(40)]) == pytest.approx(1.96 * 0.50637 / math.sqrt(40), rel=1e-4)
+    assert half_width([1.0, 3.0]) == pytest.approx(12.706 * math.sqrt(2) / math.sqrt(2))
+    assert half_width([float(i % 2) for i in range(40)]) == pytest.approx(2.023 * 0.50637 / math.sqrt(40), rel=1e-4)
+
+
+def test_quantiles_are_student_s_for_every_number_of_seeds():
+    """97.5 % of the density, integrated, lie below each; a quantile is given to three digits behind the point."""
+    assert len(T_95) == MAX_SEEDS - 1
+    for freedom, quantile in enumerate(T_95, start=1):
+        steps = np.linspace(0, quantile, 200_001)
+        peak = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+        density = peak * (1 + steps**2 / freedom) ** (-(freedom + 1) / 2)
+        assert 0.5 + np.trapezoid(density, steps) == pytest.approx(0.975, abs=6e-5)
+
+
+def test_a_metric_that_no_image_defines_is_told_and_ends_nothing():
+    """AP of large objects, where there is none; at one seed of two it is undefined for the mean as well."""
+    undefined = row_result("roi", "RoI", {0: {"AP": 50.0}, 1: {"AP": math.nan}}, {})
+    assert math.isnan(undefined.mean["AP"])
+    assert math.isnan(undefined.spread["AP"])
+    conv = rows([0.0, 0.0], [49.0, 49.0])[1]
+    judged = judge(ROI_BEATS_CONV, [undefined, conv])
+    assert (judged.holds, judged.verdict) == (False, "undefined")
+    assert math.isnan(compare(undefined, conv, "AP").mean)
+    told = count_verdicts([judged, judge(ROI_BEATS_CONV, rows([52.0], [51.0]))])
+    assert told == "1 of 2 claims hold, 0 are within noise, 0 do not hold, 1 are undefined"
+
+
+THREE = Claim(text="", weights=({"d": 1.0, "a": -1.0}, {"d": 1.0, "b": -1.0}))
+
+
+@pytest.mark.parametrize(
+    ("d", "a", "b", "verdict"),
+    [
+        ([50.0, 51.0, 52.0], [49.0, 50.1, 50.9], [58.0, 40.0, 50.0], "within noise"),  # d - b is anything
+        ([50.0, 51.0, 52.0], [49.0, 50.1, 50.9], [40.0, 41.0, 42.1], "holds"),
+        ([50.0, 51.0, 52.0], [49.0, 50.1, 50.9], [60.0, 61.0, 62.1], "does not hold"),
+        ([50.0], [math.nan], [49.0], "undefined"),
+        ([50.0], [49.0], [math.nan], "undefined"),
+        ([50.0], [49.0], [51.0], "does not hold"),
+        ([50.0], [49.0], [48.0], "holds"),
+    ],
+)
+def test_every_sum_of_a_claim_has_to_be_beyond_its_noise(d, a, b, verdict):
+    made = [
+        row_result(name, name, {seed: {"AP": value} for seed, value in enumerate(values)}, {})
+        for name, values in {"d": d, "a": a, "b": b}.items()
+    ]
+    judged = judge(THREE, made)
+    assert judged.verdict == verdict
+    assert judged.holds == (verdict == "holds")
 
 
 def test_json_has_the_names_that_scripts_rely_on():

@@ -1,5 +1,6 @@
 """A training run is a function of its recipe: repeatable, resumable at any step, and it stops politely."""
 
+import itertools
 import json
 import signal
 import time
@@ -9,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aligncli.data.loader import train_loader
 from aligncli.engine import train as train_module
 from aligncli.engine.inference import to_unit_range
 from aligncli.engine.interrupt import Interrupted
 from aligncli.engine.reporter import SilentReporter
 from aligncli.engine.schedule import describe_lr
 from aligncli.engine.train import Trainer, train
-from aligncli.errors import CheckpointError, DeviceError, RecipeError, TrainingError
+from aligncli.errors import CheckpointError, DataError, DeviceError, RecipeError, TrainingError
 from tests.helpers import random_batch, tiny_detector
 
 
@@ -29,6 +31,27 @@ class SignalAt(SilentReporter):
     def step(self, record):
         if record["iteration"] == self.iteration:
             signal.raise_signal(self.number)
+
+
+class Messages(SilentReporter):
+    """Keeps what it is told in words."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text):
+        self.messages.append(text)
+
+
+def _broken_from(iteration: int):
+    """Trainer.step whose loss is not finite from an iteration on."""
+    step = Trainer.step
+
+    def broken(self, batches):
+        losses = step(self, batches)
+        return losses | {"adm_box": torch.tensor(float("nan"))} if self.iteration >= iteration else losses
+
+    return broken
 
 
 def metrics(run_dir: Path) -> list[dict]:
@@ -138,16 +161,43 @@ def test_resuming_with_another_recipe_is_refused(finished):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before(recipe, tmp_path, monkeypatch):
     recipe = recipe.changed({"schedule.log_every": 3, "schedule.checkpoint_every": 4})
-    step = Trainer.step
-
-    def broken(self, batches):
-        losses = step(self, batches)
-        return losses | {"adm_box": torch.tensor(float("nan"))} if self.iteration >= 7 else losses
-
-    monkeypatch.setattr(Trainer, "step", broken)
+    monkeypatch.setattr(Trainer, "step", _broken_from(7))
     with pytest.raises(TrainingError, match="adm_box loss is nan at iteration 7"):  # seen at 8, which would be saved
         train(recipe, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0000004"]
+
+
+@pytest.fixture
+def damaged_image(monkeypatch):
+    """Until it is undone, every training's ninth batch cannot be read."""
+
+    def load(*given, **settings):
+        yield from itertools.islice(train_loader(*given, **settings), 8)
+        raise DataError("image 'cat.jpg' cannot be decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "train_loader", load)
+        yield patch
+
+
+def test_an_image_that_cannot_be_read_loses_no_step(recipe, finished, tmp_path, damaged_image):
+    reporter = Messages()
+    with pytest.raises(DataError, match=r"cat\.jpg"):
+        train(recipe, tmp_path, reporter=reporter)
+    assert reporter.messages[-1] == "after iteration 8, a checkpoint is saved: --resume goes on from it"
+    damaged_image.undo()
+    train(recipe, tmp_path, resume=True)
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (finished[1].run_dir / name).read_bytes()
+
+
+def test_what_an_unreadable_image_ends_is_not_saved_once_the_loss_has_broken(
+    recipe, tmp_path, monkeypatch, damaged_image
+):
+    monkeypatch.setattr(Trainer, "step", _broken_from(7))
+    with pytest.raises(DataError, match=r"cat\.jpg"):
+        train(recipe.changed({"schedule.log_every": 10}), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0000005"]
 
 
 def test_out_of_memory_is_one_line_that_says_what_to_change(recipe, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Faster R-CNN equals torchvision's where both define it, and keeps our conventions at the border to it."""
 
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
@@ -8,12 +9,13 @@ import torchvision
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
-from torchvision.ops import MultiScaleRoIAlign, nms
+from torchvision.ops import MultiScaleRoIAlign, nms, poolers
 
 from aligncli.analysis.complexity import count_flops, count_parameters
 from aligncli.build import build_model
 from aligncli.catalog import load_recipe
 from aligncli.errors import RecipeError
+from aligncli.models.faster_rcnn import RoIPool
 from tests.helpers import random_batch, tiny_detector, tiny_recipe
 
 VARIANTS = ("faster_rcnn_small_fpn", "faster_rcnn_small_p2", "faster_rcnn_small_c4")
@@ -40,6 +42,12 @@ class Maps(nn.Module):
     def forward(self, pixels):
         (model,) = self.model
         return OrderedDict((str(level), x) for level, x in enumerate(model.neck(model.backbone(pixels))))
+
+
+@pytest.fixture
+def aligned(monkeypatch):
+    """torchvision's detector reads boxes in the frame of our anchors; its own are centred on cells' corners."""
+    monkeypatch.setattr(poolers, "roi_align", partial(poolers.roi_align, aligned=True))
 
 
 def theirs_around(name, model):
@@ -76,7 +84,22 @@ def theirs_around(name, model):
     return theirs
 
 
+@pytest.mark.parametrize("stride", [8, 32])
+def test_a_box_is_read_where_it_lies(stride):
+    """On maps whose cells hold their own centres in pixels, the mean over a box's samples is its centre."""
+    pool = RoIPool((stride,), resolution=3, sampling_ratio=2)
+    cells = (torch.arange(16) + 0.5) * stride
+    x, y = torch.meshgrid(cells, cells, indexing="xy")
+    maps = {"0": torch.stack([x, y])[None]}
+    box = torch.tensor([[4.5, 5.0, 8.0, 10.25]]) * stride
+    read = pool(maps, [box], None)
+    middle = (box[0, :2] + box[0, 2:]) / 2
+    assert torch.allclose(read.mean(dim=(0, 2, 3)), middle)
+    assert torch.equal(pool.pool_everywhere(list(maps.values()), box[None]), read)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.usefixtures("aligned")
 def test_detections_equal_torchvision_s(name):
     model = detector(name).eval()
     images, _ = random_batch(size=128)
@@ -89,6 +112,7 @@ def test_detections_equal_torchvision_s(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.usefixtures("aligned")
 def test_losses_equal_torchvision_s(name):
     model = detector(name)
     # No two proposals of these images are a rounding apart, which would change what is drawn.
@@ -260,7 +284,7 @@ def test_the_scale_of_a_level_is_not_guessed_from_the_first_image():
         model([torch.rand(3, 33, 33)])
         for found, wanted in zip(model(images), fresh(images), strict=True):
             assert torch.equal(found["boxes"], wanted["boxes"])
-    assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
+    assert model.roi_heads.box_roi_pool.strides == (4, 8, 16)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -324,7 +348,7 @@ def test_both_variants_have_anchors_of_32_to_512_pixels(name, strides):
 
 def test_p6_makes_proposals_only():
     pool = on_meta("faster_rcnn_r50_fpn").roi_heads.box_roi_pool
-    assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    assert pool.strides == (4, 8, 16, 32)
 
 
 def test_flops_of_both_variants_are_those_of_their_layers_by_hand():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aligncli.analysis.bench.contenders import Contender
+from aligncli.analysis.bench.failures import Failure
 from aligncli.analysis.bench.layer import Operands, OperatorCase
 from aligncli.ops import reference, sampling_points
 
@@ -50,11 +51,11 @@ class Referee:
         self._operands = operands
         self._answers: dict[tuple[bool, bool], Answer] = {}
 
-    def disagreement(self, contender: Contender) -> str | None:
-        """What is wrong with a contender, in one line; None if nothing is. Calls it in both directions."""
+    def find_failure(self, contender: Contender) -> Failure | None:
+        """Why a contender is not to be timed: it is wrong, or cannot be checked. Calls it in both directions."""
         answer = self._answer(contender)
         if not any(map(len, answer.index)):
-            return "not checked: at every location some taps lie beyond the map, where it is known to differ"
+            return Failure("not checked: at every location some taps lie beyond the map, where it is known to differ")
         outputs, gradients = contender.forward_backward(_scatter_cotangents(contender, answer))
         *features, weight, bias = gradients
         compared = {
@@ -68,7 +69,8 @@ class Referee:
         for what, (given, right) in compared.items():
             error = _relative_error(given, right)
             if not error <= tolerance:  # NaN is an error too
-                return f"{what} is wrong by {error:.1e} of the largest value, allowed are {tolerance:.0e}"
+                reason = f"{what} is wrong by {error:.1e} of the largest value, allowed are {tolerance:.0e}"
+                return Failure(reason, is_wrong=True)
         return None
 
     def _tolerance(self, dtype: torch.dtype) -> float:

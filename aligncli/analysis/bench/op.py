@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from aligncli.analysis.bench.agreement import Referee
 from aligncli.analysis.bench.contenders import OURS, Call, Contender, build_call, make_contender, prepare
+from aligncli.analysis.bench.failures import Failure
 from aligncli.analysis.bench.fairness import (
     Progress,
     copy_bandwidth,
@@ -52,7 +52,7 @@ def bench_operator(
     side = product_side or default_product_side(case.device)
     operands = make_operands(case)
     with equal_settings(tf32=case.tf32):
-        contenders, refusals = _check(names, case, operands, progress)
+        contenders, failures = _check(names, case, operands, progress)
         calls: dict[Key, Call] = {
             (name, direction): prepare(contender, direction, operands)
             for direction in directions
@@ -75,8 +75,8 @@ def bench_operator(
         machine=machine,
         product=fastest_product(side, {name: samples[name] for name in products}),
         results=[
-            _refused(key, case, refusals[key[0]])
-            if key[0] in refusals
+            _refused(key, case, failures[key[0]])
+            if key[0] in failures
             else Result(*key, work[key].flops, samples[key], memory[key], traffic=work[key].traffic)
             for key in keys
         ],
@@ -85,36 +85,28 @@ def bench_operator(
     )
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a contender is not timed; `is_wrong`: it can run, but disagrees with the reference."""
-
-    reason: str
-    is_wrong: bool = False
-
-
-def _refused(key: Key, case: OperatorCase, refusal: Refusal) -> Result:
-    return Result(*key, case.flops(key[1]), note=refusal.reason, is_wrong=refusal.is_wrong)
+def _refused(key: Key, case: OperatorCase, failure: Failure) -> Result:
+    return Result(*key, case.flops(key[1]), note=failure.reason, is_wrong=failure.is_wrong)
 
 
 def _check(
     names: Sequence[str], case: OperatorCase, operands: Operands, progress: Progress
-) -> tuple[dict[str, Contender], dict[str, Refusal]]:
+) -> tuple[dict[str, Contender], dict[str, Failure]]:
     """Contenders that are right, now warm, and the others."""
     referee = Referee(case, operands)
     contenders: dict[str, Contender] = {}
-    refusals: dict[str, Refusal] = {}
+    failures: dict[str, Failure] = {}
     for done, name in enumerate(names, start=1):
         if reason := _why_not_here(name, case):
-            refusals[name] = Refusal(reason)
+            failures[name] = Failure(reason)
         else:
             contender = make_contender(name, case, operands)
-            if disagreement := referee.disagreement(contender):
-                refusals[name] = Refusal(disagreement, is_wrong=True)
+            if failure := referee.find_failure(contender):
+                failures[name] = failure
             else:
                 contenders[name] = contender
         progress("checking", done, len(names))
-    return contenders, refusals
+    return contenders, failures
 
 
 def _watch(calls: Mapping[Key, Call], progress: Progress) -> dict[Key, Work]:

@@ -36,7 +36,7 @@ def show(growths: Sequence[Growth], reports: Sequence[TrainReport], output: Outp
                 output.line(f"{result.name}: {result.note}")
     shared.show_if_busy(output, min(reports, key=lambda report: report.share_of_processor()))
     if plot is not None:
-        plot.write_bytes(plot_growth(growths))
+        shared.save_picture(plot, plot_growth(growths))
         output.line(f"picture: {plot}")
     output.data({"bench": "growth", "growths": [growth.to_json() for growth in growths]})
 

@@ -107,7 +107,7 @@ def model(
     if plot is not None:
         from aligncli.analysis.bench.model_plot import plot_models
 
-        plot.write_bytes(plot_models(report))
+        shared.save_picture(plot, plot_models(report))
     _print(report, output)
     if plot is not None:
         output.line(f"picture: {plot}")

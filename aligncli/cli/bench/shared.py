@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligncli.cli import options
+from aligncli.cli.outputs import require_output
 from aligncli.errors import DeviceError, UserError
 
 if TYPE_CHECKING:
@@ -75,12 +76,8 @@ def check_types(dtypes: Iterable[str], device: str) -> None:
 
 def check_picture(path: Path | None) -> None:
     """Before minutes of work: whether the picture can be written. Raises UserError."""
-    if path is None:
-        return
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--plot {path} must end in .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}")
+    if path is not None:
+        require_output(path, ".png", option="--plot")
 
 
 def parse_names(
@@ -154,8 +151,16 @@ def draw(report: Report, output: Output, path: Path | None, *, title: Callable[[
         return
     from aligncli.analysis.bench.bars_plot import plot_bars
 
-    path.write_bytes(plot_bars(report, title=title))
+    save_picture(path, plot_bars(report, title=title))
     output.line(f"picture: {path}")
+
+
+def save_picture(path: Path, png: bytes) -> None:
+    """Write it whole or not at all, in a folder that may be new."""
+    from aligncli.engine.disk import write_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, png)
 
 
 def show_if_busy(output: Output, report: Report) -> None:

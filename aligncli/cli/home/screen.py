@@ -18,7 +18,7 @@ from aligncli.cli.found import DataFolder, data_format_of, find_data, recent_run
 from aligncli.cli.home.machine import describe_device, describe_kernels
 from aligncli.cli.home.menu import Item, ask_path, choose
 from aligncli.cli.home.questions import ask_data, ask_folder, ask_recipe, ask_run
-from aligncli.cli.render import number
+from aligncli.cli.tables import number
 
 if TYPE_CHECKING:
     from aligncli.engine.run_list import RunSummary

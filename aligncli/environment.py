@@ -23,7 +23,7 @@ class Place:
 
 def forced_backend() -> str:
     """The backend of RoIConv that the environment asks for, or auto."""
-    return os.environ.get(ROI_CONV_BACKEND, "auto")
+    return os.environ.get(ROI_CONV_BACKEND) or "auto"
 
 
 def terminal_can_redraw() -> bool:

@@ -26,6 +26,7 @@ HEADERS = (
     "tiles_cpu.h",
     "vectors.h",
 )
+LIBRARY_STEM = "roi_conv_cpu-"
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -36,10 +37,16 @@ FLAGS = (
     "-DTORCH_TARGET_VERSION=0x020a000000000000",  # 2.10: torch::stable::parallel_for
 )
 TIMEOUT_SECONDS = 300
+# In what compilers say: the disk is full, memory is, or a part of the compiler was killed
+PASSING_SIGNS = ("No space left", "quota exceeded", "out of memory", "virtual memory exhausted", "Killed", "terminated")
 
 
 class BuildError(Exception):
     """The library cannot be compiled here; the message is the reason, one line for people."""
+
+
+class PassingBuildError(BuildError):
+    """It could not be compiled this time, for a reason that may be gone the next: no room, no memory, no time."""
 
 
 def source_key() -> str:
@@ -53,14 +60,17 @@ def source_key() -> str:
 
 def library_name() -> str:
     """Of the library in a wheel: one of other sources is never taken for it."""
-    return f"roi_conv_cpu-{source_key()}.so"
+    return f"{LIBRARY_STEM}{source_key()}.so"
 
 
 def find_compiler() -> list[str]:
     """The compiler's command line so far. Raises BuildError where there is none that can build for PyTorch."""
     if sys.platform == "win32":
         raise BuildError("the CPU kernels are written for GCC and Clang, and PyTorch for Windows takes neither")
-    command = compiler_command()
+    try:
+        command = compiler_command()
+    except ValueError as error:
+        raise BuildError(f"the variable CXX is no command line: {error}") from error
     if not command:
         raise BuildError("there is no C++ compiler: install g++ or clang++, or set CXX to one")
     return command
@@ -93,9 +103,11 @@ def compile_library(command: Sequence[str], library: Path) -> None:
     except OSError as error:
         raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{command[0]} took more than {TIMEOUT_SECONDS} seconds") from error
+        raise PassingBuildError(f"{command[0]} took more than {TIMEOUT_SECONDS} seconds") from error
     if done.returncode != 0:
-        raise BuildError(f"{command[0]} failed: {_first_error(done.stderr, done.returncode)}")
+        passing = done.returncode < 0 or any(sign in done.stderr for sign in PASSING_SIGNS)
+        kind = PassingBuildError if passing else BuildError
+        raise kind(f"{command[0]} failed: {_first_error(done.stderr, done.returncode)}")
     if not library.is_file():
         raise BuildError(f"{command[0]} ended well and wrote nothing")
 

@@ -11,7 +11,10 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def cache_directory() -> Path:
-    """`aligncli` in the user's cache directory (XDG_CACHE_HOME, or what the platform has); it need not exist yet."""
+    """`aligncli` in the user's cache directory (XDG_CACHE_HOME, or what the platform has); it need not exist yet.
+
+    Raises OSError where a user has none.
+    """
     return user_cache_directory() / "aligncli"
 
 

@@ -2,7 +2,8 @@
 
 Loading registers the operators `torch.ops.aligncli_ext.{gather, scatter, grad_boxes}`. A library is cached under the
 hash of its sources and of its compiler, with a record of how the build ended beside it; a failed build is not tried
-again before one of them, or PyTorch, changes. Processes that come at the same time build once.
+again before one of them, or PyTorch, changes, unless room, memory or time were lacking. Processes that come at the same
+time build once.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from aligncli_ext.build import BuildError, compile_library, find_compiler
+from aligncli_ext.build import LIBRARY_STEM, BuildError, PassingBuildError, compile_library, find_compiler
 from aligncli_ext.places import Entry, bundled_library, cache_entry
 
 _logger = logging.getLogger(__name__)
@@ -43,11 +44,11 @@ def load_cpu_kernels() -> CpuKernels:
 def find_cpu_kernels() -> CpuKernels:
     """The kernels if they are built already, registered with PyTorch. Builds nothing."""
     try:
-        bundled = _load_bundled()
+        bundled = _loaded() or _load_bundled()
         if bundled is not None:
             return CpuKernels(bundled, None)
         entry = cache_entry(find_compiler())
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         return CpuKernels(None, str(error))
     cached = _load_cached(entry)
     if cached is not None:
@@ -66,20 +67,20 @@ def build_cpu_kernels() -> CpuKernels:
 
 
 def _find_or_build() -> Path:
-    bundled = _load_bundled()
+    bundled = _loaded() or _load_bundled()
     if bundled is not None:
         return bundled
     compiler = find_compiler()
-    entry = cache_entry(compiler)
-    cached = _load_cached(entry)
-    if cached is not None:
-        return cached
     try:
+        entry = cache_entry(compiler)
+        cached = _load_cached(entry)
+        if cached is not None:
+            return cached
         entry.lock.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry.lock):
             return _build(compiler, entry)
     except OSError as error:
-        raise BuildError(f"{error.filename or entry.library}: {error.strerror or error}") from error
+        raise BuildError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
 
 def _build(compiler: list[str], entry: Entry) -> Path:
@@ -101,11 +102,19 @@ def _build(compiler: list[str], entry: Entry) -> Path:
             return _load(entry.library)
         except OSError as error:
             raise BuildError(f"the library that was built does not load: {error.__cause__ or error}") from error
+    except PassingBuildError:
+        raise
     except BuildError as error:
         _write_record(entry, {"failure": str(error), "torch": torch.__version__})
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _loaded() -> Path | None:
+    """What this process has loaded. Another one, as of a compiler chosen since, would define its operators twice."""
+    own = (path for path in map(Path, torch.ops.loaded_libraries) if path.name.startswith(LIBRARY_STEM))
+    return next(own, None)
 
 
 def _load(library: Path) -> Path:

@@ -106,7 +106,10 @@ def compile_kernels(wanted: Program) -> CompiledKernels:
 def cached_cubin(program: Program) -> bytes:
     """`compile_kernels`' machine code, compiled once for all processes of this user. Raises CudaUnavailable."""
     name = Path(program.source).stem.removesuffix("_cuda")
-    path = cache_directory() / f"{name}-{program.element_type}-{program.architecture}-{program.key()}.cubin"
+    try:
+        path = cache_directory() / f"{name}-{program.element_type}-{program.architecture}-{program.key()}.cubin"
+    except OSError:  # no home: each process compiles
+        return compile_kernels(program).cubin
     cubin = read_entry(path)
     if cubin is None:
         cubin = compile_kernels(program).cubin

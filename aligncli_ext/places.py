@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligncli_ext.build import compiler_key, find_compiler, library_name, source_key
+from aligncli_ext.build import LIBRARY_STEM, compiler_key, find_compiler, library_name, source_key
 from aligncli_ext.cache import cache_directory
 
 # Filled when a wheel is built where there are a compiler and PyTorch (see setup.py).
@@ -26,8 +26,8 @@ def bundled_library() -> Path:
 
 
 def cache_entry(compiler: Sequence[str]) -> Entry:
-    """Where the library that this compiler makes is kept; the files may not exist."""
-    stem = cache_directory() / "cpu" / f"roi_conv_cpu-{source_key()}-{compiler_key(compiler)}"
+    """Where the library that this compiler makes is kept; the files may not exist. Raises OSError without a home."""
+    stem = cache_directory() / "cpu" / f"{LIBRARY_STEM}{source_key()}-{compiler_key(compiler)}"
     return Entry(*(stem.with_name(stem.name + suffix) for suffix in (".so", ".json", ".lock")))
 
 

@@ -108,10 +108,10 @@ def install_line() -> str:
     return f'pip uninstall --yes torchvision && pip install torchvision "torch=={release}"{index}'
 
 
-def measure_disk(cache: Path) -> list[Room]:
+def measure_disk(cache: Path | None) -> list[Room]:
     """Where runs, compiled kernels (`cache`, which need not exist) and temporary files go."""
     places = {"runs": Path.cwd(), "kernels": cache, "temporary files": Path(tempfile.gettempdir())}
-    return [_room(what, path) for what, path in places.items()]
+    return [_room(what, path) for what, path in places.items() if path is not None]
 
 
 def measure_shared_memory() -> Room | None:

@@ -141,9 +141,12 @@ def native_status(*, build: bool) -> list[NativeStatus]:
     return found
 
 
-def kernel_cache() -> Path:
-    """The folder where compiled kernels are kept; it need not exist yet."""
-    return cache_directory()
+def kernel_cache() -> Path | None:
+    """The folder where compiled kernels are kept, which need not exist yet; None for a user without a home."""
+    try:
+        return cache_directory()
+    except OSError:
+        return None
 
 
 def _check_known(name: str, what: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligncli_ext import cpu, places
+from aligncli_ext import build, cpu, places
 from aligncli_ext.build import BuildError, compile_library, find_compiler, library_name
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,9 @@ class Compiler:
     def fail(self) -> None:
         self._mode.write_text("echo 'In file included from a:' >&2; echo 'x.cpp:1:2: error: no luck' >&2; exit 1\n")
 
+    def end_with(self, line: str) -> None:
+        self._mode.write_text(line + "\n")
+
     def write_nonsense(self) -> None:
         self._mode.write_text(f'library="{self._bad}"\n')
 
@@ -78,6 +81,7 @@ def compiler(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return path
 
     monkeypatch.setattr(cpu, "_load", load)
+    monkeypatch.setattr(cpu, "_loaded", lambda: None)
     monkeypatch.setattr(places, "BUNDLED_DIRECTORY", tmp_path / "bundled")
     made = Compiler(tmp_path, library)
     monkeypatch.setenv("CXX", str(made.path))
@@ -125,6 +129,48 @@ def test_the_reason_of_a_failed_link_is_the_linker_s(tmp_path, last, told):
     program.chmod(0o755)
     with pytest.raises(BuildError, match=re.escape(told)):
         compile_library([str(program)], tmp_path / "library.so")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kill -9 $$",
+        "echo '/tmp/cc.s: error writing to /tmp/cc.s: No space left on device' >&2; exit 1",
+        "echo 'c++: fatal error: Killed signal terminated program cc1plus' >&2; exit 1",
+        "echo 'cc1plus: out of memory allocating 65536 bytes' >&2; exit 1",
+    ],
+)
+def test_what_may_be_gone_the_next_time_is_tried_again(compiler, line):
+    compiler.end_with(line)
+    assert load().reason is not None
+    compiler.succeed()
+    assert load().library is not None
+
+
+def test_a_compiler_that_takes_too_long_may_be_quicker_the_next_time(compiler, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "TIMEOUT_SECONDS", 0.1)
+        assert "took more than 0.1 seconds" in str(load().reason)
+    assert load().library is not None
+
+
+def test_a_user_without_a_home_is_told_what_to_set(compiler, monkeypatch, tmp_path):
+    """As `docker run --user 12345` has it."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert load().library is not None  # as XDG_CACHE_HOME is set
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    for found in (load(), cpu.find_cpu_kernels()):
+        assert "set XDG_CACHE_HOME to a folder" in str(found.reason)
+
+
+def test_a_variable_that_is_no_command_line_is_named(compiler, monkeypatch):
+    monkeypatch.setenv("CXX", "g++ 'x")
+    for found in (load(), cpu.find_cpu_kernels()):
+        assert "the variable CXX is no command line" in str(found.reason)
 
 
 def test_a_failed_build_is_tried_again_on_request(compiler):
@@ -245,6 +291,30 @@ def test_processes_that_come_at_the_same_time_build_once(tmp_path, real_library)
     ]
     assert [process.communicate()[0] for process in processes] == ["native it is the fastest one\n"] * 2
     assert compiler.num_calls() == 1
+
+
+def test_a_process_keeps_the_library_that_it_has(tmp_path, real_library):
+    """Another compiler's would define the same operators a second time, which ends a process."""
+    (tmp_path / "other").mkdir()
+    first, other = Compiler(tmp_path, real_library), Compiler(tmp_path / "other", real_library)
+    code = COMPUTE + (
+        "import os\n"
+        "from aligncli_ext import cpu\n"
+        "before = cpu.load_cpu_kernels()\n"
+        f"os.environ['CXX'] = {str(other.path)!r}\n"
+        "cpu.load_cpu_kernels.cache_clear()\n"
+        "print(before == cpu.find_cpu_kernels() == cpu.build_cpu_kernels())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment(tmp_path, first.path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == "True"
+    assert (first.num_calls(), other.num_calls()) == (1, 0)
 
 
 def test_importing_builds_nothing(tmp_path, real_library):

@@ -61,8 +61,11 @@ def box_loss(deltas: Tensor, references: Tensor, matches: Matches, *, beta: floa
         deltas: (N, R, 4) predictions. references: (R, 4) or (N, R, 4), what the deltas are relative to.
         matches: of the same references. beta: where L1 turns quadratic, in units of deltas.
     """
+    deltas = deltas.float()
     wanted = encode_boxes(references, matches.boxes, stds)
-    distance = F.smooth_l1_loss(deltas.float(), wanted, beta=beta, reduction="none").sum(dim=-1)
+    # Before the loss: of a reference without area nothing finite is wanted, and its zero share would have no gradient
+    wanted = torch.where(matches.positive[..., None], wanted, deltas.detach())
+    distance = F.smooth_l1_loss(deltas, wanted, beta=beta, reduction="none").sum(dim=-1)
     return torch.where(matches.positive, distance, 0.0).sum()
 
 

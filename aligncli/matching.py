@@ -164,5 +164,6 @@ def _is_best(anchors: Tensor, truth: GroundTruth, peaks: Tensor, num_shapes: int
 def _ious(anchors: Tensor, truth: GroundTruth, intersection: Tensor, num_shapes: int) -> Tensor:
     """(N, r, G); -1, below every threshold, for padding and crowds."""
     union = box_areas(anchors)[..., :, None] + box_areas(truth.boxes)[:, None, :] - intersection
-    iou = (intersection / union).masked_fill(~truth.objects[:, None], -1.0)
+    iou = intersection / union
+    iou = torch.where(truth.objects[:, None] & (iou >= 0), iou, -1.0)  # a box that is not a number touches nothing
     return iou.view(len(iou), -1, num_shapes, iou.shape[2]).amax(dim=2) if num_shapes > 1 else iou

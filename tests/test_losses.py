@@ -93,6 +93,17 @@ def test_focal_loss_computes_in_float32_whatever_the_logits():
     assert torch.allclose(low, focal_loss(logits.bfloat16().float(), labels))
 
 
+def test_a_reference_without_area_harms_no_gradient():
+    """As a negative it wants nothing; what it would want is not finite."""
+    references = torch.tensor([[10.0, 10, 50, 30], [30, 30, 30, 30], [200, 30, 200, 60]])
+    deltas = torch.randn(1, 3, 4, requires_grad=True)
+    matches = Matches(torch.tensor([[1, BACKGROUND, BACKGROUND]]), torch.tensor([[[12.0, 8, 44, 30]] * 3]))
+    box_loss(deltas, references, matches, beta=0.11, stds=(1.0, 1.0, 1.0, 1.0)).backward()
+    assert deltas.grad is not None
+    assert deltas.grad[0, 0].all()
+    assert not deltas.grad[0, 1:].any()
+
+
 def test_box_loss_is_smooth_l1_of_the_positives_deltas():
     references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 9, 9]])
     boxes = torch.tensor([[[1.0, 0, 11, 10], [0, 0, 10, 10], [0, 0, 1, 1]]])

@@ -68,6 +68,13 @@ def test_roundings_do_not_decide_between_tied_anchors():
     assert inside.sum() > 9
 
 
+def test_an_anchor_that_is_not_a_number_is_nobody_s_and_takes_nothing_from_others():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50], [float("nan")] * 4])
+    truth = pad_targets([target([[0, 0, 30, 30]], labels=[1])], CPU)
+    matches = Matcher(foreground=0.9, background=0.4, low_quality=True)(anchors, truth)
+    assert matches.labels.tolist() == [[1, BACKGROUND, BACKGROUND]]
+
+
 @pytest.mark.parametrize("whole_numbers", [False, True])
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize("seed", range(5))

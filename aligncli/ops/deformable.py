@@ -30,6 +30,10 @@ def deformable_conv(
     Returns (N, O, H, W) a level, channels-last. Gradients reach all four, once. `backend` as in `roi_conv`.
     """
     kernel_size = (weight.shape[2], weight.shape[3])
+    for level, level_offsets in zip(features, offsets, strict=True):
+        wanted = (level.shape[0], 2 * kernel_size[0] * kernel_size[1], *level.shape[2:])
+        if level_offsets.shape != wanted:
+            raise ValueError(f"deformable_conv: offsets must be {wanted}, got {tuple(level_offsets.shape)}")
     points = [_empty_boxes(level, kernel_size) for level in offsets]
     strides = [1.0] * len(points)  # these boxes are in cells
     sums: list[Tensor] = []

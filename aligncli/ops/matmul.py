@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+# oneDNN keeps what it prepares for each number of rows, for good: hundreds of megabytes where boxes vary in number. It
+# is given whole blocks of rows, and the rest goes through `addmm`.
+BLOCK = 64
+
 
 class Product:
     """x -> x @ matrix.T + bias, for many x of a chunk's size; matrix (O, K), bias (O,) or None."""
@@ -16,9 +20,11 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(r, K) -> (r, O)."""
-        if self._packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        return x @ self._transpose if self._bias is None else torch.addmm(self._bias, x, self._transpose)
+        whole = len(x) - len(x) % BLOCK if self._packed is not None else 0
+        if whole == 0:
+            return x @ self._transpose if self._bias is None else torch.addmm(self._bias, x, self._transpose)
+        packed = torch.ops.mkldnn._linear_pointwise(x[:whole], self._packed, self._bias, "none", [], "")
+        return packed if whole == len(x) else torch.cat((packed, self(x[whole:])))
 
     def write(self, x: Tensor, rows: Tensor) -> None:
         """Into rows (r, O)."""
@@ -39,9 +45,12 @@ class Product:
 
 def add_product_of_transposes(total: Tensor, grad: Tensor, columns: Tensor) -> None:
     """total += grad.T @ columns: (r, O) and (r, K C) to (O, K C), whose sums may be of a wider type."""
-    if onednn_serves(grad) and grad.dtype == torch.float32:
-        total += torch.ops.mkldnn._linear_pointwise(grad.T.contiguous(), columns.T, None, "none", [], "")
-    elif total.dtype == grad.dtype:
+    whole = len(grad) - len(grad) % BLOCK if onednn_serves(grad) and grad.dtype == torch.float32 else 0
+    if whole:
+        transpose = grad[:whole].T.contiguous()
+        total += torch.ops.mkldnn._linear_pointwise(transpose, columns[:whole].T, None, "none", [], "")
+        grad, columns = grad[whole:], columns[whole:]
+    if total.dtype == grad.dtype:
         total.addmm_(grad.T, columns)
     else:
         total += grad.T @ columns

@@ -11,10 +11,13 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from aligncli.ops import operator, reference
 from aligncli.ops.backend import requested_backend
 from aligncli.ops.offsets import kernel_pair
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @overload
@@ -87,6 +90,8 @@ def _roi_conv_levels(
             "roi_conv: features, boxes and stride must be equally long and not empty, "
             f"got {len(features)}, {len(boxes)} and {len(stride)}"
         )
+    if not all(isinstance(one, Tensor) for one in (*features, *boxes, weight)):
+        raise ValueError("roi_conv: features, boxes and weight must be tensors, or features and boxes one a level")
     features, weight, bias = _cast_for_autocast(features, weight, bias)
     strides = [float(one) for one in stride]
     _check_weight(weight, bias)
@@ -96,8 +101,19 @@ def _roi_conv_levels(
     if backend == "reference":
         rows = reference.forward(features, boxes, weight, bias, strides)
     else:
+        _refuse_tangents([*features, *boxes, weight, *([] if bias is None else [bias])])
         rows = operator.roi_conv_rows(features, boxes, weight, bias, strides, backend)
     return _levels_of(rows, [(level.shape[0], level.shape[1]) for level in boxes])
+
+
+def _refuse_tangents(inputs: Sequence[Tensor]) -> None:
+    """Forward-mode derivatives are not implemented, and autograd would take them for zero without a word."""
+    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", -1) < 0:
+        return
+    if any(forward_ad.unpack_dual(one).tangent is not None for one in inputs):
+        raise RuntimeError(
+            "RoIConv has no forward-mode derivative (jvp): take the backend 'reference', or reverse mode"
+        )
 
 
 def _levels_of(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -115,8 +131,10 @@ def _cast_for_autocast(
     features: list[Tensor], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     device_type = weight.device.type
-    # Autocast leaves float64 alone everywhere.
-    if weight.dtype == torch.float64 or not operator.autocast_is_on(device_type):
+    if not operator.autocast_is_on(device_type):
+        return features, weight, bias
+    # As everywhere, autocast leaves float64 alone, and what is no floating-point number is an error below.
+    if not all(x.is_floating_point() and x.dtype != torch.float64 for x in (*features, weight)):
         return features, weight, bias
     dtype = torch.get_autocast_dtype(device_type)
     features = [level.to(dtype) for level in features]
@@ -126,8 +144,8 @@ def _cast_for_autocast(
 def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
     if weight.dim() != 4 or 0 in weight.shape:
         raise ValueError(f"roi_conv: weight must be (O, C, kh, kw), none of them 0, got {tuple(weight.shape)}")
-    if not weight.is_floating_point():
-        raise ValueError(f"roi_conv: weight must be floating point, got {weight.dtype}")
+    if weight.dtype not in DTYPES:
+        raise ValueError(f"roi_conv: weight must be float64, float32, bfloat16 or float16, got {weight.dtype}")
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
         raise ValueError(
             f"roi_conv: bias must be ({weight.shape[0]},) in weight's {weight.dtype}, "
@@ -182,8 +200,13 @@ class RoIConv2d(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = kernel_pair(kernel_size)
+        pair = kernel_pair(kernel_size)
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(x, int) and x > 0 for x in pair):
+            raise ValueError(f"RoIConv2d: kernel_size must be one side or (height, width), got {kernel_size}")
+        self.kernel_size = pair
         self.strides = tuple(stride) if isinstance(stride, Sequence) else (stride,)
+        if not self.strides or not all(one > 0 for one in self.strides):
+            raise ValueError(f"RoIConv2d: stride must be positive pixels a cell, one or one a level, got {stride}")
         self.backend = backend
         requested_backend(backend)  # an unknown name should fail here
         weight = torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype)
@@ -221,7 +244,9 @@ class RoIConv2d(nn.Module):
         return self._forward_levels(list(features), list(boxes))
 
     def _forward_levels(self, features: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
-        flat_boxes = [_flatten_grid(level) for level in boxes]
+        if len(features) != len(boxes):
+            raise ValueError(f"RoIConv2d: {len(features)} levels of features and {len(boxes)} of boxes")
+        flat_boxes = [_flatten_grid(grid, level) for grid, level in zip(boxes, features)]
         levels = _roi_conv_levels(features, flat_boxes, self.weight, self.bias, self.strides, self.backend)
         return [_unflatten_grid(rows, level) for rows, level in zip(levels, boxes)]
 
@@ -232,9 +257,14 @@ class RoIConv2d(nn.Module):
         )
 
 
-def _flatten_grid(boxes: Tensor) -> Tensor:
-    if boxes.dim() not in (4, 5):
-        raise ValueError(f"RoIConv2d: boxes must be (N, H, W, 4) or (N, A, H, W, 4), got {tuple(boxes.shape)}")
+def _flatten_grid(boxes: Tensor, features: Tensor) -> Tensor:
+    shape, wanted = boxes.shape, (features.shape[0], *features.shape[2:])
+    if len(shape) not in (4, 5) or shape[-1] != 4 or (shape[0], *shape[-3:-1]) != wanted:
+        size, height, width = wanted
+        raise ValueError(
+            f"RoIConv2d: boxes must be ({size}, {height}, {width}, 4) or ({size}, A, {height}, {width}, 4), "
+            f"a box or A of them for each cell of the map, got {tuple(shape)}; roi_conv takes any number"
+        )
     return boxes.flatten(1, -2)
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d, roi_align
 
-from aligncli.ops import RoIConv2d, implicit_rois, matmul, roi_conv, roi_offsets
+from aligncli.ops import RoIConv2d, implicit_rois, matmul, native_tiles, roi_conv, roi_offsets
 
 STRIDE = 8.0
 FAST_BACKENDS = ("native", "portable")  # fused, on CUDA alone, has test_native_fused.py
@@ -252,12 +253,13 @@ def test_autocast_casts_features_and_weight_but_not_boxes(dtype, random_boxes):
     module = RoIConv2d(8, 4, 3, stride=8)
     features = torch.randn(1, 8, 6, 7, requires_grad=True)
     # An offset of 4096 pixels leaves half types without a fraction: 4097.3 would be 4096 in bfloat16.
-    boxes = random_boxes(1, 6, 7, 8).float() + torch.tensor([4096.0, 0, 4096, 0])
+    boxes = random_boxes(1, 6, 7, 8).float().flatten(1, 2) + torch.tensor([4096.0, 0, 4096, 0])
     wide = F.pad(features, (512, 0))
     with torch.autocast("cpu", dtype=dtype):
-        output = module(wide, boxes)
+        output = roi_conv(wide, boxes, module.weight, module.bias, stride=8)
     assert output.dtype == dtype
-    torch.testing.assert_close(output.float(), module(wide, boxes), rtol=0.02, atol=0.02)
+    expected = roi_conv(wide, boxes, module.weight, module.bias, stride=8)
+    torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
     output.float().square().sum().backward()
     assert features.grad is not None
     assert features.grad.dtype == module.weight.grad.dtype == torch.float32
@@ -269,10 +271,25 @@ def test_autocast_leaves_float64_alone():
         assert roi_conv(double(1, 3, 4, 4), torch.rand(1, 2, 4), weight, stride=8).dtype == torch.float64
 
 
-def test_backward_under_an_autocast_that_forward_did_not_see(monkeypatch):
+@pytest.mark.parametrize(
+    ("features", "weight"),
+    [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.int64, torch.float32)],
+)
+def test_autocast_hides_no_types_that_do_not_fit(features, weight):
+    x, w = torch.ones(1, 3, 4, 4, dtype=features), torch.ones(2, 3, 3, 3, dtype=weight)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=f"features are {features} and weight is {weight}"),
+    ):
+        roi_conv(x, torch.rand(1, 2, 4), w, stride=8)
+
+
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_backward_under_an_autocast_that_forward_did_not_see(monkeypatch, backend):
     monkeypatch.setattr(matmul, "onednn_serves", lambda _: False)  # autocast would change BLAS' products
+    monkeypatch.setattr(native_tiles, "tiles_serve", lambda _: False)  # which multiply themselves
     features, weight = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 3, 3, requires_grad=True)
-    output = roi_conv(features, torch.rand(1, 5, 4) * 30, weight, stride=8)
+    output = roi_conv(features, torch.rand(1, 5, 4) * 30, weight, stride=8, backend=backend)
     expected = torch.autograd.grad(output.sum(), (features, weight), retain_graph=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         gradients = torch.autograd.grad(output.sum(), (features, weight))
@@ -293,7 +310,12 @@ def test_backward_under_an_autocast_that_forward_did_not_see(monkeypatch):
         ({"boxes": torch.zeros(2, 6, 4)}, r"boxes must be \(1, R, 4\), got \(2, 6, 4\)"),
         ({"boxes": torch.zeros(1, 6, 4, dtype=torch.int64)}, "boxes must be floating point, got torch.int64"),
         ({"weight": torch.zeros(2, 3, 3)}, r"weight must be \(O, C, kh, kw\).*got \(2, 3, 3\)"),
-        ({"weight": torch.zeros(2, 3, 3, 3, dtype=torch.int64)}, "weight must be floating point, got torch.int64"),
+        (
+            {"weight": torch.zeros(2, 3, 3, 3, dtype=torch.int64)},
+            "weight must be float64.* or float16, got torch.int64",
+        ),
+        ({"weight": torch.zeros(2, 3, 3, 3).to(torch.float8_e4m3fn)}, "or float16, got torch.float8_e4m3fn"),
+        ({"weight": None}, "must be tensors"),
         ({"bias": torch.zeros(3)}, r"bias must be \(2,\) in weight's torch.float32, got \(3,\)"),
         ({"bias": torch.zeros(2).double()}, "in torch.float64"),
         ({"bias": torch.zeros(2, device="meta")}, "bias is on meta and weight on cpu"),
@@ -322,6 +344,48 @@ def test_arguments_that_do_not_fit_are_named(changes, message):
 
 
 # ---------------------------------------------------------------- the module
+
+
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_forward_mode_derivatives_are_refused_not_taken_for_zero(backend):
+    x, boxes, weight = torch.randn(1, 3, 5, 5), torch.rand(1, 4, 4) * 30, torch.randn(2, 3, 3, 3)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda y: roi_conv(y, boxes, weight, stride=8, backend=backend), (x,), (x,))
+    output, tangent = torch.func.jvp(lambda y: roi_conv(y, boxes, weight, stride=8, backend="reference"), (x,), (x,))
+    assert torch.equal(output, tangent)
+    with forward_ad.dual_level():
+        roi_conv(x, boxes, weight, stride=8, backend=backend)  # nothing that it reads has a tangent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 0}, "kernel_size must be"),
+        ({"kernel_size": 3.0}, "kernel_size must be"),
+        ({"kernel_size": (3,)}, "kernel_size must be"),
+        ({"kernel_size": (3, 3, 3)}, "kernel_size must be"),
+        ({"stride": 0}, "stride must be positive"),
+        ({"stride": -8.0}, "stride must be positive"),
+        ({"stride": ()}, "stride must be positive"),
+    ],
+)
+def test_module_refuses_what_it_could_not_compute(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RoIConv2d(3, 4, **{"kernel_size": 3, "stride": 8} | arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 5, 4), (5, 6, 4), (2, 5, 6, 4), (1, 30, 4), (1, 5, 6, 5)])
+def test_module_refuses_boxes_of_another_grid_than_the_map_s(shape):
+    """Height and width in the wrong order, above all."""
+    with pytest.raises(ValueError, match=r"boxes must be \(1, 5, 6, 4\) or \(1, A, 5, 6, 4\)"):
+        RoIConv2d(3, 4, 3, stride=8)(torch.zeros(1, 3, 5, 6), torch.zeros(shape))
+
+
+def test_module_refuses_levels_without_boxes():
+    module = RoIConv2d(3, 4, 3, stride=(8, 16))
+    maps, boxes = [torch.zeros(1, 3, 2, 2)] * 2, [torch.zeros(1, 2, 2, 4)] * 3
+    with pytest.raises(ValueError, match="2 levels of features and 3 of boxes"):
+        module(maps, boxes)
 
 
 def test_module_starts_as_conv2d_and_takes_its_weights():
@@ -377,7 +441,7 @@ def test_module_output_of_one_level_may_be_changed_in_place():
 
 def test_module_refuses_sparse_boxes_and_mixed_levels():
     module = RoIConv2d(3, 4, 3, stride=8)
-    with pytest.raises(ValueError, match=r"boxes must be \(N, H, W, 4\) or \(N, A, H, W, 4\), got \(1, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"a box or A of them for each cell of the map, got \(1, 6, 4\)"):
         module(torch.zeros(1, 3, 5, 5), torch.zeros(1, 6, 4))
     with pytest.raises(ValueError, match="both single or both sequences"):
         module(torch.zeros(1, 3, 5, 5), [torch.zeros(1, 5, 5, 4)])

@@ -20,12 +20,10 @@ _DIGITS = 3  # of a scaled coordinate, as in converted annotations
 
 def size_fault(name: str, *, found: Size, stated: Size) -> str:
     """The message for an image whose upright (height, width) is not the one its annotations state."""
-    hint = ""
-    if found == stated[::-1]:
-        hint = "; boxes must refer to the image as EXIF turns it upright: correct the annotations or the file"
+    reason = "boxes must refer to the image as EXIF turns it upright: " if found == stated[::-1] else ""
     return (
-        f"image {name!r} is {found[1]} x {found[0]}, but its annotations say "
-        f"{stated[1]} x {stated[0]} (width x height){hint}"
+        f"image {name!r} is {found[1]} x {found[0]}, but its annotations say {stated[1]} x {stated[0]} "
+        f"(width x height); {reason}correct the annotations or the file"
     )
 
 

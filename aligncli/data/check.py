@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from aligncli.config import CocoConfig
-from aligncli.data.coco import annotation_path, image_folder, size_fault
+from aligncli.data.coco import annotation_path, image_folder
 from aligncli.data.coco_faults import Fault, find_faults, is_integer, read_document
 from aligncli.data.coco_notes import find_notes
 from aligncli.data.dataset import Categories, Split, require_same_categories
 from aligncli.data.images import ImageFacts, file_name_fault, inspect_image, safe_image_path
 from aligncli.data.repair import repair
+from aligncli.data.stated_size import size_fault
 from aligncli.errors import DataError
 
 _SHOWN_OF_A_KIND = 5

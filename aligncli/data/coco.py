@@ -17,6 +17,7 @@ from aligncli.config import CocoConfig
 from aligncli.data.coco_faults import find_faults, read_document
 from aligncli.data.dataset import BoxTable, Categories, Sample, Split, Target
 from aligncli.data.images import UnreadableImageError, is_file, missing_files, read_reduced, safe_image_path
+from aligncli.data.stated_size import size_fault
 from aligncli.errors import DataError
 
 CocoSplit = Split | Literal["test"]
@@ -174,17 +175,6 @@ def require_folders(config: CocoConfig) -> None:
     for split in ("train", "val"):
         annotation_path(config, split)
         image_folder(config, split)
-
-
-def size_fault(name: str, *, found: tuple[int, int], stated: tuple[int, int]) -> str:
-    """The message for an image whose upright (height, width) is not the one its annotations state."""
-    hint = ""
-    if found == stated[::-1]:
-        hint = "; boxes must refer to the image as EXIF turns it upright: correct the annotations or the file"
-    return (
-        f"image {name!r} is {found[1]} x {found[0]}, but its annotations say "
-        f"{stated[1]} x {stated[0]} (width x height){hint}"
-    )
 
 
 def _read_usable(path: Path, *, annotated: bool) -> dict[str, Any]:

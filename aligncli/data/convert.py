@@ -1,8 +1,8 @@
 """Other annotation formats as COCO folders: `aligncli data convert`.
 
 YOLO: `data.yaml` (or `classes.txt`) beside images/ and labels/, a text file an image with "class cx cy w h" lines in
-shares of the image; polygons become their boxes. Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt; its
-boxes count pixels from 1 with both ends inside. A source without a split of its own is split by a seed.
+shares of the image; polygons become their boxes, key points are left out. Pascal VOC: Annotations/*.xml, JPEGImages/,
+ImageSets/Main/*.txt; its boxes count pixels from 1 with both ends inside. A source without splits is split by a seed.
 
 Images are read from the source's own folders and copied or hard-linked below the new one; the source stays as it is.
 """

@@ -1,22 +1,23 @@
 """A sound copy of an annotation file: `aligncli data check --fix`.
 
 Only what cannot be used is left out, and only what is wrong is changed: images that cannot be read go with their
-annotations, stated sizes become the files' own, boxes are cut at the border of their image and go where nothing
-is left of them, ids that are used twice are given anew. Everything else, unknown keys too, stays as it is.
+annotations, and so do those whose boxes are for another size than the file's, unless it was only resized: boxes and
+masks are scaled then. Boxes are cut at the border of their image and go where nothing is left of them, ids that are
+used twice are given anew. Everything else, unknown keys too, stays as it is.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import count
 from typing import Any
 
 from aligncli.data.coco_faults import BORDER_TOLERANCE, find_faults, is_integer, is_number
+from aligncli.data.stated_size import Scale, Size, find_scale, scale_annotation
 from aligncli.errors import DataError
 
-Size = tuple[int, int]  # height, width
 MIN_SIDE = 1e-6  # pixels: what is left of a box that only touches its image is none
 
 
@@ -30,15 +31,17 @@ def repair(document: Mapping[str, Any], sizes: Mapping[int, Size | None]) -> tup
     """
     done: Counter[str] = Counter()
     categories = [copy.deepcopy(record) for record in _records(document, "categories")]
-    images = _repair_images(_records(document, "images"), sizes, done)
+    records = _records(document, "annotations")
+    annotated = {record["image_id"] for record in records if is_integer(record.get("image_id"))}
+    images, scales = _repair_images(_records(document, "images"), sizes, annotated, done)
     known = {record["id"]: record for record in images}
     category_ids = {record["id"] for record in categories if is_integer(record.get("id"))}
-    annotations = _repair_annotations(_records(document, "annotations"), known, category_ids, done)
+    annotations = _repair_annotations(_rescale(records, scales, done), known, category_ids, done)
     repaired = copy.deepcopy({key: value for key, value in document.items() if key not in _LISTS})
     repaired |= {"categories": categories, "images": images, "annotations": annotations}
     left = next(find_faults(repaired), None)
     if left is not None:
-        raise DataError(f"cannot be repaired: {left}")
+        raise DataError("; ".join([f"cannot be repaired: {left}", *describe(done)]))
     return repaired, done
 
 
@@ -51,24 +54,62 @@ def _records(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _repair_images(
-    records: Sequence[dict[str, Any]], sizes: Mapping[int, Size | None], done: Counter[str]
-) -> list[dict[str, Any]]:
-    """Images with a usable file and an id of their own, with the sizes of their files."""
+    records: Sequence[dict[str, Any]], sizes: Mapping[int, Size | None], annotated: Set[int], done: Counter[str]
+) -> tuple[list[dict[str, Any]], dict[int, Scale]]:
+    """Images with a usable file, an id of their own and the size of their file; by id, how annotations are scaled.
+
+    Where nothing is annotated, nothing can be in the wrong place: any stated size is corrected.
+    """
     kept: list[dict[str, Any]] = []
     ids: set[int] = set()
+    scales: dict[int, Scale] = {}
     for row, record in enumerate(records):
-        size = sizes.get(row)
+        size, identity = sizes.get(row), record.get("id")
         if size is None:
             done["images left out: their file cannot be used"] += 1
-        elif not is_integer(record.get("id")) or record["id"] in ids:
+            continue
+        if not is_integer(identity) or identity in ids:
             done["images left out: no id of their own"] += 1
+            continue
+        ids.add(identity)
+        stated = _stated_size(record, size)
+        scale = find_scale(found=size, stated=stated) if stated != size and identity in annotated else (1.0, 1.0)
+        if scale is None:
+            done["images left out: annotated at another size, and the file is not that image resized"] += 1
+            continue
+        if scale != (1.0, 1.0):
+            done["image sizes corrected and their annotations scaled"] += 1
+            scales[identity] = scale
+        elif (record.get("height"), record.get("width")) != size:
+            done["image sizes corrected"] += 1
+        kept.append({**copy.deepcopy(record), "height": size[0], "width": size[1]})
+    return kept, scales
+
+
+def _stated_size(record: Mapping[str, Any], size: Size) -> tuple[float, float]:
+    """(height, width) of a record. A side that is not stated contradicts nothing: it is the file's."""
+    height, width = (
+        side if is_number(side := record.get(key)) and side > 0 else own
+        for key, own in zip(("height", "width"), size, strict=True)
+    )
+    return height, width
+
+
+def _rescale(
+    records: Sequence[dict[str, Any]], scales: Mapping[int, Scale], done: Counter[str]
+) -> list[dict[str, Any]]:
+    """Annotations with those of resized images scaled."""
+    rescaled = []
+    for record in records:
+        image_id = record.get("image_id")
+        if is_integer(image_id) and image_id in scales:
+            scaled = scale_annotation(record, scales[image_id])
+            if "segmentation" in record and "segmentation" not in scaled:
+                done["masks left out: no polygons that could be scaled"] += 1
+            rescaled.append(scaled)
         else:
-            ids.add(record["id"])
-            height, width = size
-            if (record.get("height"), record.get("width")) != size:
-                done["image sizes corrected"] += 1
-            kept.append({**copy.deepcopy(record), "height": height, "width": width})
-    return kept
+            rescaled.append(record)
+    return rescaled
 
 
 def _repair_annotations(

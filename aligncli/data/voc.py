@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from aligncli.data.convert import Box, Labelled, Source
 from aligncli.data.dataset import Split
 from aligncli.data.images import file_name_fault, is_file
+from aligncli.data.stated_size import Size, size_fault
 from aligncli.errors import DataError
 
 
@@ -42,7 +43,7 @@ def _splits(root: Path) -> dict[str, Split]:
     return {
         line.split()[0]: split
         for split, path in lists.items()
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.read_text(encoding="utf-8-sig").splitlines()
         if line.strip()
     }
 
@@ -70,7 +71,7 @@ def _image_path(root: Path, path: Path, tree: ElementTree.Element) -> Path:
 
 def _read_boxes(path: Path, tree: ElementTree.Element, width: int, height: int) -> list[Box]:
     """VOC counts pixels from 1, both ends inside; "difficult" objects are ignored, as in its own evaluation."""
-    del width, height
+    _require_size(path, tree, found=(height, width))
     boxes = []
     for item in tree.iter("object"):
         left, top, right, bottom = (_number(path, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
@@ -78,6 +79,17 @@ def _read_boxes(path: Path, tree: ElementTree.Element, width: int, height: int) 
         difficult = item.findtext("difficult", "0").strip() == "1"
         boxes.append(Box(_text(path, item, "name"), xywh, ignored=difficult))
     return boxes
+
+
+def _require_size(path: Path, tree: ElementTree.Element, *, found: Size) -> None:
+    """Raises DataError where boxes are for another size than the upright image's; tools write 0 for none."""
+    height, width = (
+        int(_number(path, tree, tag)) or own if (tree.findtext(tag) or "").strip() else own
+        for tag, own in zip(("size/height", "size/width"), found, strict=True)
+    )
+    if (height, width) != found:
+        name = _text(path, tree, "filename")
+        raise DataError(f"{path}: {size_fault(name, found=found, stated=(height, width))}")
 
 
 def _text(path: Path, element: ElementTree.Element, tag: str) -> str:

@@ -94,10 +94,63 @@ def test_an_image_that_cannot_be_read_goes_with_its_annotations():
     assert sum(done.values()) == 2
 
 
-def test_sizes_become_those_of_the_files_before_boxes_are_cut():
-    repaired, _ = repair(sound(), SIZES | {0: (8, 8)})
-    assert (repaired["images"][0]["height"], repaired["images"][0]["width"]) == (8, 8)
-    assert repaired["annotations"][0]["bbox"] == [1, 2, 7, 6]
+RESIZED = "image sizes corrected and their annotations scaled"
+ANOTHER = "images left out: annotated at another size, and the file is not that image resized"
+
+
+def test_a_size_that_is_not_stated_becomes_the_file_s_before_boxes_are_cut():
+    document = broken(bbox=[1, 2, 50, 60])
+    del document["images"][0]["width"]
+    repaired, done = repair(document, SIZES)
+    assert (repaired["images"][0]["height"], repaired["images"][0]["width"]) == (30, 40)
+    assert repaired["annotations"][0]["bbox"] == [1, 2, 39, 28]
+    assert done["image sizes corrected"] == 1
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 44), (8, 8), (60, 90), (80, 61)])
+def test_boxes_of_another_frame_go_with_their_image(size):
+    """Turned by EXIF, cut, exchanged: where the objects are in the file, nobody has said."""
+    repaired, done = repair(sound(), SIZES | {0: size})
+    assert [record["id"] for record in repaired["images"]] == [6, 7]
+    assert [record["image_id"] for record in repaired["annotations"]] == [6, 7]
+    assert done == {ANOTHER: 1, "annotations left out: their image is not there": 1}
+
+
+def test_a_size_is_corrected_where_nothing_is_annotated():
+    document = sound()
+    del document["annotations"][0]
+    repaired, done = repair(document, SIZES | {0: (40, 30)})
+    assert (repaired["images"][0]["height"], repaired["images"][0]["width"]) == (40, 30)
+    assert repaired["annotations"] == document["annotations"]
+    assert done == {"image sizes corrected": 1}
+
+
+def test_a_resized_image_takes_its_boxes_masks_and_key_points_along():
+    document = broken(segmentation=[[1, 2, 11, 2, 11, 13]], area=55, keypoints=[1, 2, 2, 0, 0, 0], score=0.5)
+    repaired, done = repair(document, SIZES | {0: (60, 80)})
+    assert repaired["images"][0] == document["images"][0] | {"height": 60, "width": 80}
+    assert repaired["annotations"][0] == document["annotations"][0] | {
+        "bbox": [2, 4, 20, 22],
+        "segmentation": [[2, 4, 22, 4, 22, 26]],
+        "area": 220,
+        "keypoints": [2, 4, 2, 0, 0, 0],
+    }
+    assert repaired["annotations"][1:] == document["annotations"][1:]
+    assert done == {RESIZED: 1}
+
+
+def test_each_side_of_a_resized_image_has_its_own_rounding():
+    repaired, done = repair(sound(), SIZES | {0: (101, 133)})  # of 30 x 40, which was 30 x 39.5
+    assert repaired["annotations"][0]["bbox"] == [3.325, 6.733, 33.25, 37.033]
+    assert done == {RESIZED: 1}
+
+
+def test_run_lengths_cannot_be_scaled_and_their_area_can():
+    document = broken(segmentation={"counts": [100, 1100], "size": [30, 40]}, iscrowd=1)
+    repaired, done = repair(document, SIZES | {0: (60, 80)})
+    assert "segmentation" not in repaired["annotations"][0]
+    assert repaired["annotations"][0]["area"] == 440
+    assert done == {RESIZED: 1, "masks left out: no polygons that could be scaled": 1}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +202,29 @@ def test_a_folder_is_sound_with_its_repaired_annotations(folder):
     assert len(kept) == 1
     path.write_text(json.dumps(repaired))
     assert check_folder(folder.root).faults == []
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_an_image_that_exif_turns_do_not_pass_in_the_stored_frame(folder, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for row in (1, 2):  # the first with boxes, the second with none
+        Image.new("RGB", (40, 30)).save(folder.images / f"train{row}.png", exif=exif)
+    repaired, done = repair_split(CocoConfig(root=str(folder.root)), "train")
+    sizes = {image["file_name"]: (image["width"], image["height"]) for image in repaired["images"]}
+    assert sizes == {"train0.png": (40, 30), "train2.png": (30, 40)}
+    assert {record["image_id"] for record in repaired["annotations"]} == {5}
+    assert done == {ANOTHER: 1, "image sizes corrected": 1, "annotations left out: their image is not there": 2}
+
+
+def test_where_no_image_is_left_the_line_says_why(folder):
+    for row in range(3):
+        Image.new("RGB", (30, 40)).save(folder.images / f"train{row}.png")
+    document = folder.document("train")
+    document["annotations"].append(document["annotations"][1] | {"id": 10, "image_id": 25})
+    folder.write("train", document)
+    with pytest.raises(DataError, match=f"cannot be repaired: images: is empty; 3 {ANOTHER}"):
+        repair_split(CocoConfig(root=str(folder.root)), "train")
 
 
 def test_every_image_is_counted(folder):

@@ -1,7 +1,9 @@
 """What the environment says. The one module of aligncli that reads or changes it; imports no torch."""
 
 import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 ROI_CONV_BACKEND = "ALIGNCLI_ROI_CONV"
 
@@ -24,6 +26,14 @@ class Place:
 def forced_backend() -> str:
     """The backend of RoIConv that the environment asks for, or auto."""
     return os.environ.get(ROI_CONV_BACKEND) or "auto"
+
+
+def processor_name() -> str:
+    """The processor's model name where the system tells, else its architecture."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def terminal_can_redraw() -> bool:

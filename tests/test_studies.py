@@ -5,8 +5,9 @@ import math
 import pytest
 
 from aligncli.catalog import load_study, study_names
+from aligncli.engine.claims import judge
 from aligncli.engine.metrics import METRIC_NAMES
-from aligncli.engine.study_results import judge, row_result
+from aligncli.engine.study_rows import row_result
 
 STUDIES = [load_study(name) for name in study_names()]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from aligncli.analysis.bench.machine import processor_name
+from aligncli.environment import processor_name
 from aligncli.errors import first_line
 
 PACKAGES = ("numpy", "pillow", "pydantic", "safetensors", "pycocotools", "hotcoco", "matplotlib", "typer", "rich")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from aligncli.analysis.bench.machine import Machine
+from aligncli.engine.claims import ClaimResult, count_verdicts, explain_margins
 from aligncli.engine.run_folder import write_json, write_text
-from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult, claims_of, count_verdicts
+from aligncli.engine.study_results import StudyResult, claims_of
+from aligncli.engine.study_rows import RowResult
 from aligncli.plain import only_finite
 
 CLAIM_COLUMNS = {"claim": "---", "metric": "---", "margin": "--:", "paper's": "--:", "": "---"}  # and how they align
@@ -26,10 +30,10 @@ class Chapter:
 
 
 def write_report(chapter: Chapter, folder: Path, *, machine: Machine) -> Path:
-    """Write STUDY-SCALE.md and .json into `folder`; returns the former."""
+    """Write STUDY-SCALE.md and .json into `folder`; returns the former. Names of changed recipes end in a hash."""
     folder.mkdir(parents=True, exist_ok=True)
     result = chapter.result
-    path = folder / f"{result.study}-{result.scale}.md"
+    path = folder / f"{stem_of(result)}.md"
     date = _today()
     write_json(path.with_suffix(".json"), only_finite({"date": date, "machine": asdict(machine), **result.to_json()}))
     write_text(path, to_markdown(chapter, folder, machine=machine, date=date))
@@ -50,13 +54,24 @@ def write_summary(chapters: Sequence[Chapter], folder: Path, *, machine: Machine
         _line(["---", *CLAIM_COLUMNS.values()]),
         *(_line([table, *_claim_cells(claim)]) for table, claim in claims),
         "",
-        _explain_margins([claim for _, claim in claims]),
+        explain_margins([claim for _, claim in claims]),
         "",
     ]
     tables = [to_markdown(chapter, folder, machine=machine, date=date) for chapter in chapters]
-    path = folder / f"paper-{results[0].scale}.md"
+    path = folder / f"paper{stem_of(results[0]).removeprefix(results[0].study)}.md"
     write_text(path, "\n".join([*lines, *tables]))
     return path
+
+
+def stem_of(result: StudyResult) -> str:
+    """`alignment-small`, and `alignment-small-1f3a09` where recipes were changed."""
+    return f"{result.study}-{result.scale}{changed_suffix(result.changes)}"
+
+
+def changed_suffix(changes: Mapping[str, object]) -> str:
+    """Of what is made with changed recipes, so that a trial replaces no table; nothing where they are as packaged."""
+    text = json.dumps(changes, sort_keys=True, default=str)
+    return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if changes else ""
 
 
 def to_markdown(chapter: Chapter, folder: Path, *, machine: Machine, date: str) -> str:
@@ -68,10 +83,12 @@ def to_markdown(chapter: Chapter, folder: Path, *, machine: Machine, date: str) 
     seeds = "one seed" if result.seeds == 1 else f"mean ± standard deviation of {result.seeds} seeds"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     where = f"{machine.processor}, {machine.num_cores} cores" if machine.device == "cpu" else machine.device
+    trained = f"Trained on {'; '.join(result.machines) or 'machines that the runs do not name'}."
     lines = [
         f"## {result.table}: {result.title}",
         "",
-        f"Scale {result.scale}, {seeds}; {where}; {versions}; written {date}. {chapter.note}".rstrip(),
+        f"Scale {result.scale}, {seeds}{_settings(result)}. {trained} Table made on {where}; {versions}; {date}. "
+        f"{chapter.note}".rstrip(),
         "",
         *_results(result),
     ]
@@ -80,6 +97,12 @@ def to_markdown(chapter: Chapter, folder: Path, *, machine: Machine, date: str) 
     for caption, picture in chapter.pictures.items():
         lines += ["", f"![{caption}]({picture.relative_to(folder).as_posix()})"]
     return "\n".join(lines) + "\n"
+
+
+def _settings(result: StudyResult) -> str:
+    """What differs from the study as it is packaged."""
+    data = f", data {result.data}" if result.data else ""
+    return data + "".join(f", --set {key}={value}" for key, value in result.changes.items())
 
 
 def _today() -> str:
@@ -106,19 +129,12 @@ def _results(result: StudyResult) -> list[str]:
 
 def _claims(claims: Sequence[ClaimResult]) -> list[str]:
     head = [_line(list(CLAIM_COLUMNS)), _line(list(CLAIM_COLUMNS.values()))]
-    return [*head, *(_line(_claim_cells(claim)) for claim in claims), "", _explain_margins(claims)]
+    return [*head, *(_line(_claim_cells(claim)) for claim in claims), "", explain_margins(claims)]
 
 
 def _claim_cells(claim: ClaimResult) -> list[str]:
     ours, papers = _signed(claim.margin, claim.noise), _signed(claim.paper_margin)
     return [claim.text, claim.metric, ours, papers, f"**{claim.verdict}**"]
-
-
-def _explain_margins(claims: Sequence[ClaimResult]) -> str:
-    interval = "margin: the smallest difference that the claim needs"
-    if any(claim.seeds > 1 for claim in claims):
-        interval += ", paired by seed, ± half its 95 % confidence interval (Student's t)"
-    return interval + "."
 
 
 def _line(cells: Sequence[str]) -> str:

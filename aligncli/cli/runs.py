@@ -83,7 +83,8 @@ def show_run(run: options.Run, *, json: options.Json = False) -> None:
         path = RunFolder(run).root / "environment.json"
         environment = read_json(path)
         with reading(path):
-            trained_on = f"{environment['device']}, torch {environment['packages']['torch']}, {environment['platform']}"
+            hardware = environment.get("hardware", environment["device"])
+            trained_on = f"{hardware}, torch {environment['packages']['torch']}, {environment['platform']}"
     recipe = summary.recipe
     output.heading(str(run), recipe.summary)
     output.fields(

@@ -176,6 +176,7 @@ def _measure_alignment(
 ) -> tuple[dict[Path, dict[str, float]], dict[str, Path]]:
     """Figure 4's numbers of every run, and its pictures of the first seed's, by caption."""
     from aligncli.analysis.alignment.figure4 import CAPTIONS, measure_run, study_metrics, write_figures
+    from aligncli.analysis.study_report import changed_suffix
 
     jobs = {
         (row.label, seed): plan.runs[study.name, row.name, seed]
@@ -189,7 +190,8 @@ def _measure_alignment(
             reporter.stage("measuring alignment", done=done, total=len(jobs))
             measured[label, seed] = measure_run(job.run_dir, name=label, device=device)
         reporter.stage("measuring alignment", done=len(jobs), total=len(jobs))
-    files = write_figures([measured[key] for key in jobs if key[1] == 0], asked.out / study.name)
+    figures = asked.out / f"{study.name}{changed_suffix(plan.changes)}"
+    files = write_figures([measured[key] for key in jobs if key[1] == 0], figures)
     output.line(f"figures: {files[0].parent}")
     pictures = {CAPTIONS[path.stem]: path for path in files if path.suffix == ".png"}
     return {job.run_dir: study_metrics(measured[key][0]) for key, job in jobs.items()}, pictures

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from aligncli.cli.render import Output
     from aligncli.cli.tables import Cell
     from aligncli.config import Study
+    from aligncli.engine.claims import ClaimResult
     from aligncli.engine.study_plan import Job
-    from aligncli.engine.study_results import ClaimResult, RowResult, StudyResult
+    from aligncli.engine.study_results import StudyResult
+    from aligncli.engine.study_rows import RowResult
 
 VERDICT_STYLES = {"holds": "green", "does not hold": "red", "within noise": "yellow", "undefined": "yellow"}
 
@@ -69,6 +71,8 @@ def _plan_item(job: Job, estimate: Estimate | None) -> dict[str, Any]:
 
 def show_result(output: Output, study: Study, result: StudyResult) -> None:
     """The table, ours above the paper's in each row, and the claims."""
+    from aligncli.engine.claims import explain_margins
+
     seeds = "one seed" if result.seeds == 1 else f"mean of {result.seeds} seeds, ± standard deviation"
     output.heading(f"{result.table}: {result.title}", f"scale {result.scale}, {seeds}")
     compared = any(row.delta for row in result.rows)
@@ -94,15 +98,15 @@ def show_result(output: Output, study: Study, result: StudyResult) -> None:
     )
     if result.claims:
         _show_claims(output, result.claims)
-    against = _baselines(result)
-    for line in (against, study.note):
+    for line in (explain_margins(result.claims) if result.claims else "", _baselines(result), study.note):
         if line:
             output.line(line)
 
 
 def show_all_claims(output: Output, results: Sequence[StudyResult]) -> None:
     """What several studies say of the paper: a line a claim."""
-    from aligncli.engine.study_results import claims_of, count_verdicts
+    from aligncli.engine.claims import count_verdicts
+    from aligncli.engine.study_results import claims_of
 
     claims = claims_of(results)
     seeds = "one seed: the sign alone decides" if results[0].seeds == 1 else f"{results[0].seeds} seeds, paired"

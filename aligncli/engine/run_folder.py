@@ -1,7 +1,7 @@
 """The run folder: everything about one training, enough to rebuild, resume, evaluate and compare it.
 
 recipe.json        the resolved recipe
-environment.json   versions, device, threads
+environment.json   versions, hardware, threads
 categories.json    class names and their COCO ids, in label order
 metrics.jsonl      one line a logged step, and one an evaluation; no times, so equal runs are equal files
 model.safetensors  the newest weights; best.safetensors: those of the best evaluation, if there are several
@@ -17,16 +17,15 @@ Importing this module imports no torch: what lists runs is quick.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligncli.config import Recipe, parse_recipe
 from aligncli.engine.disk import asking_for_room, write_file
+from aligncli.engine.run_environment import describe_environment
 from aligncli.errors import CheckpointError, UserError, first_line
 from aligncli.plain import only_finite, parse_json
 
@@ -152,29 +151,24 @@ class RunFolder:
 
 
 def training_seconds(run_dir: Path) -> float:
-    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted.
-
-    Raises CheckpointError.
-    """
+    """Wall time of a training's processes, start-up and evaluation included; 0 where none is noted legibly."""
     path = RunFolder(run_dir).time_path
-    if not path.is_file():
+    try:
+        with reading(path):
+            return float(read_json(path)["seconds"])
+    except CheckpointError:
         return 0.0
-    with reading(path):
-        return float(read_json(path)["seconds"])
 
 
-def describe_environment(device: str) -> dict[str, Any]:
-    """Versions and hardware, for whoever compares numbers later."""
-    import torch
-
-    packages = ("aligncli", "torch", "torchvision", "numpy", "pycocotools", "hotcoco")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-    }
+def trained_on(run_dir: Path) -> str:
+    """A training's processor (and its instructions) or GPU, and its torch, for people; "" where it does not say."""
+    path = RunFolder(run_dir).root / "environment.json"
+    try:
+        with reading(path):
+            found = read_json(path)
+            return f"{found['hardware']}, torch {found['packages']['torch']}"
+    except CheckpointError:
+        return ""
 
 
 def read_json(path: Path) -> Any:

@@ -65,12 +65,15 @@ class Job:
 class Plan:
     """Trainings, and which of them is which row.
 
-    `pretraining` is what unfinished trainings need. `runs` maps (study name, row name, seed) to the job.
+    `pretraining` is what unfinished trainings need. `runs` maps (study name, row name, seed) to the job. `changes` and
+    `data` are what was asked for every row.
     """
 
     pretraining: tuple[Job, ...]
     trainings: tuple[Job, ...]
     runs: dict[tuple[str, str, int], Job]
+    changes: Mapping[str, object]
+    data: Path | None
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -116,7 +119,7 @@ def make_plan(
             runs[study_name, row.name, seed] = trainings[key]
     needed = {job.starts_from for job in trainings.values() if not job.is_finished()}
     first = tuple(job for job in pretraining.values() if job.features in needed)
-    return Plan(first, tuple(trainings.values()), runs)
+    return Plan(first, tuple(trainings.values()), runs, changes, data)
 
 
 def pretraining_job(folder: Path, seed: int) -> Job:

@@ -10,7 +10,9 @@ import pytest
 from aligncli.analysis.bench.machine import describe_machine
 from aligncli.analysis.study_report import Chapter, to_markdown, write_report, write_summary
 from aligncli.config import Claim
-from aligncli.engine.study_results import StudyResult, compare, judge, row_result
+from aligncli.engine.claims import judge
+from aligncli.engine.study_results import StudyResult
+from aligncli.engine.study_rows import compare, row_result
 
 CLAIM = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
 
@@ -39,6 +41,23 @@ def table(text):
 
 def markdown(chapter):
     return to_markdown(chapter, Path("out"), machine=describe_machine("cpu"), date="2026-11-22")
+
+
+def test_a_report_says_what_was_trained_where_and_a_trial_replaces_no_table(tmp_path):
+    packaged = Chapter(result(1))
+    changes = {"schedule.iterations": 3}
+    trial = Chapter(replace(result(1), changes=changes, data="photos", machines=("a chip, AVX2, torch 2.11.0",)))
+    assert "Trained on machines that the runs do not name." in markdown(packaged)
+    text = markdown(trial)
+    assert (
+        "Scale small, one seed, data photos, --set schedule.iterations=3. Trained on a chip, AVX2, torch 2.11.0."
+        in text
+    )
+    paths = {write_report(each, tmp_path, machine=describe_machine("cpu")) for each in (packaged, trial)}
+    paths |= {write_summary([each], tmp_path, machine=describe_machine("cpu")) for each in (packaged, trial)}
+    assert len(paths) == 4
+    assert {path.name for path in paths} >= {"alignment-small.md", "paper-small.md"}
+    assert json.loads((tmp_path / "alignment-small.json").read_text())["changes"] == {}
 
 
 def test_markdown_has_ours_above_the_paper_s():

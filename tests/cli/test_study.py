@@ -228,7 +228,7 @@ def test_a_study_prints_its_table_its_claims_and_json(
         "against “(a) Conv”",
     ):
         assert expected in ended.stdout
-    assert "(d) RoI Conv" in (tmp_path / "alignment-small.md").read_text()
+    assert "(d) RoI Conv" in next(tmp_path.glob("alignment-small-*.md")).read_text()
     again = run(*command, "--json").json  # finished: nothing is trained
     assert [row["row"] for row in again["rows"]][-1] == "(d) RoI Conv"
     for row in again["rows"]:

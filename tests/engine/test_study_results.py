@@ -8,18 +8,11 @@ import pytest
 
 from aligncli.catalog import load_study
 from aligncli.config import Claim
+from aligncli.engine.claims import T_95, count_verdicts, half_width, judge
 from aligncli.engine.run_folder import RunFolder, write_json
 from aligncli.engine.study_plan import MAX_SEEDS, make_plan
-from aligncli.engine.study_results import (
-    T_95,
-    StudyResult,
-    collect,
-    compare,
-    count_verdicts,
-    half_width,
-    judge,
-    row_result,
-)
+from aligncli.engine.study_results import StudyResult, collect
+from aligncli.engine.study_rows import compare, row_result
 from aligncli.errors import CheckpointError
 
 ROI_BEATS_CONV = Claim(text="RoIConv beats conv", weights=({"roi": 1.0, "conv": -1.0},))
@@ -163,6 +156,29 @@ def test_a_gain_on_a_row_that_was_not_run_is_undefined():
     gain = compare(rows([52.0], [51.0])[0], cited, "AP")
     assert math.isnan(gain.mean)
     assert gain.paper == pytest.approx(30.0 - 35.2)
+
+
+def test_a_finished_row_without_its_evaluation_s_file_is_read_from_its_metrics(tmp_path):
+    """And a damaged note of how long it took costs that alone."""
+    study = load_study("alignment")
+    plan = make_plan([study], scale="small", seeds=1, folder=tmp_path, changes={"schedule.iterations": 3})
+    for number, job in enumerate(plan.trainings):
+        run = RunFolder(job.run_dir)
+        run.root.mkdir(parents=True)
+        write_json(run.recipe_path, job.recipe.model_dump(mode="json"))
+        run.metrics_path.write_text(
+            json.dumps({"iteration": 3, "evaluation": {"AP": 50.0 + number, "AP75": None}}) + "\n"
+        )
+        run.time_path.write_text('{"seconds": ')
+        write_json(run.root / "environment.json", {"hardware": "a chip, AVX2", "packages": {"torch": "2.11.0"}})
+    found = collect(study, plan, scale="small", seeds=1)
+    assert [row.mean["AP"] for row in found.rows] == [50.0, 51.0, 52.0, 53.0]
+    assert all(math.isnan(row.seconds) for row in found.rows)
+    values = found.to_json()
+    assert values["changes"] == {"schedule.iterations": 3}
+    assert values["trained_on"] == ["a chip, AVX2, torch 2.11.0"]
+    assert values["rows"][0]["runs"] == {0: plan.trainings[0].run_dir.name}
+    assert [claim.verdict for claim in found.claims] == ["holds", "undefined"]
 
 
 def test_a_folder_with_another_row_s_training_is_no_row(tmp_path):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from aligncli.environment import processor_name
 
 PACKAGES = ("aligncli", "torch", "torchvision")
 Product = Callable[[], Tensor]
@@ -59,14 +60,6 @@ def describe_machine(device: str, *, packages: Sequence[str] = PACKAGES) -> Mach
         versions=versions,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
-
-
-def processor_name() -> str:
-    """The processor's model name where the system tells, else its architecture."""
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def product_flops(side: int) -> int:

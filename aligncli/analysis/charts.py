@@ -11,14 +11,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aligncli.analysis.figures import INK, MUTED, SERIES, clean_axes, figure_style, plain_label
+from aligncli.analysis.figures import (
+    INK,
+    MUTED,
+    bar_style,
+    clean_axes,
+    figure_style,
+    legend_outside,
+    line_style,
+    plain_label,
+    point_style,
+    say,
+)
 from aligncli.engine.detections import Errors
 from aligncli.engine.precision_recall import RECALLS, PrecisionRecall
 
 WIDTH = 5.6  # inches: text stays readable on a phone
 CURVE_IOUS = (0.5, 0.75, 0.9)
 MOST_CLASS_CURVES = 12  # more names than that cannot be told apart
-DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))
+NO_CLASSES = "no class has objects"
 
 
 def plot_class_precision(runs: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
@@ -26,20 +37,23 @@ def plot_class_precision(runs: Sequence[tuple[str, Mapping[str, float]]]) -> Fig
     (_, first), *others = runs
     names = sorted(first, key=lambda name: (np.isnan(first[name]), -first[name]))
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 0.8 + 0.24 * len(names)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.24 * max(len(names), 1)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))
         if others:
             for number, (run, values) in enumerate(runs):
                 points = [values.get(name, np.nan) for name in names]
-                axes.plot(points, places, "o", color=SERIES[number % len(SERIES)], label=plain_label(run), alpha=0.85)
-            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.6 / figure.get_figheight()))
+                style = {"linestyle": "", "alpha": 0.85} | point_style(number)
+                axes.plot(points, places, label=plain_label(run), **style)
+            legend_outside(figure, *axes.get_legend_handles_labels())
         else:
             values = np.nan_to_num([first[name] for name in names])
-            axes.barh(places, values, height=0.7, color=SERIES[0])
+            axes.barh(places, values, height=0.7, **bar_style(0))
             for place, name in enumerate(names):
                 text = "no objects" if np.isnan(first[name]) else f"{first[name]:.1f}"
                 axes.text(values[place] + 1, place, text, va="center", fontsize=9, color=INK)
+        if all(np.isnan(value) for _, values in runs for value in values.values()):
+            say(axes, NO_CLASSES)
         axes.set_yticks(places, [plain_label(name, 24) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 106)
@@ -55,12 +69,13 @@ def plot_precision_recall(runs: Sequence[tuple[str, PrecisionRecall]]) -> Figure
     with figure_style():
         figure, axes = _recall_axes()
         for number, (run, found) in enumerate(runs):
-            for dash, iou in zip(DASHES, ious):
-                colour = SERIES[(number if len(runs) > 1 else CURVE_IOUS.index(iou)) % len(SERIES)]
-                label = f"IoU {iou:g}" if len(runs) == 1 else f"{plain_label(run, 28)}, IoU {iou:g}"
-                style = "-" if len(runs) == 1 else dash
-                axes.plot(RECALLS, found.mean_curve(iou), color=colour, linestyle=style, linewidth=1.8, label=label)
-        axes.legend(frameon=False, fontsize=9, loc="upper right")
+            for place, iou in enumerate(ious):
+                label = f"IoU {iou:g}" if len(runs) == 1 else f"{plain_label(run)}, IoU {iou:g}"
+                style = line_style(place) if len(runs) == 1 else line_style(number, kind=place, num_kinds=len(ious))
+                axes.plot(RECALLS, found.mean_curve(iou), linewidth=1.8, label=label, **style)
+        if not any(found.class_curves(ious[0]) for _, found in runs):
+            say(axes, NO_CLASSES)
+        legend_outside(figure, *axes.get_legend_handles_labels(), columns=max(len(runs), len(ious)))
     return figure
 
 
@@ -77,9 +92,11 @@ def plot_class_curves(found: PrecisionRecall, *, iou: float = 0.5) -> Figure:
             if name not in named:
                 axes.plot(RECALLS, curves[name], color=MUTED, linewidth=0.6, alpha=0.4)
         for number, name in enumerate(named):
-            style = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number // len(SERIES)]}
-            axes.plot(RECALLS, curves[name], linewidth=1.5, label=plain_label(name, 18), **style)
-        axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="upper right")
+            axes.plot(RECALLS, curves[name], linewidth=1.5, label=plain_label(name, 18), **line_style(number))
+        if named:
+            legend_outside(figure, *axes.get_legend_handles_labels())
+        else:
+            say(axes, NO_CLASSES)
     return figure
 
 
@@ -98,8 +115,7 @@ def plot_errors(runs: Sequence[tuple[str, Sequence[Errors]]]) -> Figure:
                 shift = (number - (len(runs) - 1) / 2) * height
                 places = np.arange(len(kinds)) + shift
                 values = list(overall.gains.values())
-                colour = SERIES[number % len(SERIES)]
-                axes.barh(places, values, height=height * 0.9, color=colour, label=plain_label(run))
+                axes.barh(places, values, height=height * 0.9, label=plain_label(run), **bar_style(number))
                 for place, value in zip(places, values):
                     axes.text(max(value, 0.0), place, f" {value:.1f}", va="center", fontsize=8.5, color=INK)
             axes.set_title(f"IoU {iou:g}", fontsize=10.5, color=INK)
@@ -110,8 +126,7 @@ def plot_errors(runs: Sequence[tuple[str, Sequence[Errors]]]) -> Figure:
         panels[0].set_ylim(len(kinds) - 0.4, -0.6)
         panels[0].margins(x=0.2)
         if len(runs) > 1:
-            handles, labels = panels[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9)
+            legend_outside(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from aligncli.analysis.figures import SERIES, Colour, clean_axes, figure_style, plain_label
+from aligncli.analysis.figures import clean_axes, figure_style, legend_outside, line_style, plain_label, point_style
 from aligncli.errors import DataError
 
 NOT_LOSSES = frozenset({"iteration", "lr", "loss", "grad_norm"})
@@ -34,12 +35,14 @@ def plot_curves(records: Records) -> Figure:
         parts = list(dict.fromkeys(key for step in steps for key in step if key not in NOT_LOSSES))
         for number, name in enumerate(["loss", *parts] if len(parts) > 1 else ["loss"]):
             label = "total" if name == "loss" else name.replace("_", " ")
-            _plot_loss(axes["loss"], steps, name, label, SERIES[number % len(SERIES)])
-        axes["learning rate"].plot(*_series(steps, "lr"), color=SERIES[0], linewidth=1.5)
-        if evaluations:
-            for name, colour in zip(("AP", "AP50", "AP75"), SERIES):
-                _plot_evaluations(axes["AP"], evaluations, name, name, colour)
+            _plot_loss(axes["loss"], steps, name, label, number)
+        axes["learning rate"].plot(*_series(steps, "lr"), linewidth=1.5, **line_style(0))
+        for number, name in enumerate(("AP", "AP50", "AP75") if evaluations else ()):
+            _plot_evaluations(axes["AP"], evaluations, name, name, number)
         _finish(axes)
+        axes["loss"].legend(frameon=False, ncols=2, fontsize=9, loc="upper right")
+        if evaluations and axes["AP"].get_legend_handles_labels()[0]:
+            axes["AP"].legend(frameon=False, ncols=2, fontsize=9, loc="lower right")
     return figure
 
 
@@ -47,13 +50,17 @@ def plot_curves_of(runs: Sequence[tuple[str, Records]]) -> Figure:
     """Total loss, AP and learning rate of several runs, by name. Raises DataError where one has no loss."""
     with figure_style():
         figure, axes = _panels(with_evaluations=any(_evaluations(records) for _, records in runs))
+        handles = []  # one legend for all panels: lines and points
         for number, (name, records) in enumerate(runs):
-            colour, steps, evaluations = SERIES[number % len(SERIES)], _steps(records), _evaluations(records)
-            _plot_loss(axes["loss"], steps, "loss", name, colour)
-            axes["learning rate"].plot(*_series(steps, "lr"), color=colour, linewidth=1.5)
+            steps, evaluations = _steps(records), _evaluations(records)
+            _plot_loss(axes["loss"], steps, "loss", name, number)
+            axes["learning rate"].plot(*_series(steps, "lr"), linewidth=1.5, **line_style(number))
             if evaluations:
-                _plot_evaluations(axes["AP"], evaluations, "AP", name, colour)
+                _plot_evaluations(axes["AP"], evaluations, "AP", name, number)
+            point = point_style(number) if evaluations else {}
+            handles.append(Line2D([], [], markersize=4, linewidth=2, **point | line_style(number)))
         _finish(axes)
+        legend_outside(figure, handles, [plain_label(name) for name, _ in runs])
     return figure
 
 
@@ -81,24 +88,26 @@ def _finish(axes: Mapping[str, Axes]) -> None:
         panel.set_ylabel(name)
         panel.set_ylim(bottom=0)
         clean_axes(panel)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False, ncols=2, fontsize=9, loc="lower right" if name == "AP" else "upper right")
+    if "AP" in axes:  # room for points: margins are shares of what may be a small range
+        axes["AP"].set_ylim(top=1.06 * axes["AP"].get_ylim()[1])
     axes["learning rate"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes["learning rate"].set_xlabel("iteration")
 
 
-def _plot_loss(axes: Axes, steps: Records, name: str, label: str, colour: Colour) -> None:
+def _plot_loss(axes: Axes, steps: Records, name: str, label: str, number: int) -> None:
     iterations, values = _series(steps, name)
-    axes.plot(iterations, values, color=colour, linewidth=0.7, alpha=0.3)
+    style = line_style(number)
+    axes.plot(iterations, values, color=style["color"], linewidth=0.7, alpha=0.3)
     width = 2.2 if name == "loss" else 1.4
-    axes.plot(iterations, _running_mean(values), color=colour, linewidth=width, label=plain_label(label))
+    axes.plot(iterations, _running_mean(values), linewidth=width, label=plain_label(label), **style)
 
 
-def _plot_evaluations(axes: Axes, evaluations: Records, metric: str, label: str, colour: Colour) -> None:
+def _plot_evaluations(axes: Axes, evaluations: Records, metric: str, label: str, number: int) -> None:
     points = [(e["iteration"], e["evaluation"].get(metric)) for e in evaluations]
     drawn = [(iteration, value) for iteration, value in points if value is not None]
     if drawn:
-        axes.plot(*zip(*drawn), "o-", color=colour, markersize=4, linewidth=1.4, label=plain_label(label))
+        style = point_style(number) | line_style(number)
+        axes.plot(*zip(*drawn), markersize=4, linewidth=1.4, label=plain_label(label), **style)
 
 
 def _series(steps: Records, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +117,12 @@ def _series(steps: Records, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Centred, over what there is of the window at both ends; same length."""
+    """Centred, over the finite values in what there is of the window; same length, NaN where a value is not finite."""
     reach = len(values) // 80
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
     index = np.arange(len(values))
     first, last = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
-    return (sums[last] - sums[first]) / (last - first)
+    means = (sums[last] - sums[first]) / np.maximum(counts[last] - counts[first], 1)
+    return np.where(finite, means, np.nan)

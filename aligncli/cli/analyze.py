@@ -125,13 +125,13 @@ def analyze_alignment(
     for measurement in measurements:
         for remark in measurement.remarks:
             output.note(f"{measurement.name}: {remark}")
-    files = write_figures(measured, folder)
     if len(measurements) == 1:
         _print_one(measurements[0], output)
     else:
         _print_several(measurements, output)
     if not any(measurement.distribution("confident").num_locations for measurement in measurements):
         output.note(f"no location has a score above {score:g}: train longer, or lower --score")
+    files = write_figures(measured, folder)
     output.line(f"figures: {files[0].parent}")
     output.data(
         {

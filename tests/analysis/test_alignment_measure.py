@@ -189,6 +189,22 @@ def test_detectors_keep_apart_in_legends_and_colours():
     assert len(set(pick_colours([one] * len(COLOURS)))) == len(COLOURS)
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_names_with_dollars_and_underscores_are_no_formulas_and_stay_in_legends():
+    measured = [measure(2, name=name, num_example_images=2) for name in ("a$_^$", "a$_^$" * 12)]
+    measurements = [replace(measurement, title="_$^$") for measurement, _ in measured]
+    names = legend_names(measurements)
+    assert names[0] == "_$^$, a$_^$"  # as they are: a report has them as text too
+    rows = [(name, examples) for name, (_, examples) in zip(names, measured, strict=True)]
+    splits = plot_splits(measurements)
+    for figure in (plot_distributions(measurements), splits, plot_refinement(measurements), draw_overlay(rows)):
+        assert figure is not None
+        figure.draw_without_rendering()
+    (legend,) = splits.legends
+    assert legend.get_texts()[0].get_text() == "\u200b_\\$^\\$, a\\$_^\\$"
+    assert len(legend.get_texts()) == 2
+
+
 def test_the_overlay_takes_what_most_detectors_found():
     _, examples = measure(3, num_example_images=3)
     without_first = [example for example in examples if example.key != (0, 0)]

@@ -97,3 +97,11 @@ def test_the_picture_has_a_column_a_quantity_and_a_row_for_known_memory():
     unknown = Growth(Sweep("batch", (1, 2)), (Line("one", (1.0, 2.0), (None, None)),))
     sizes = [Image.open(io.BytesIO(plot_growth(growths))).size for growths in (both, [unknown])]
     assert sizes[0][1] > sizes[1][1]
+
+
+def test_long_names_and_names_with_dollars_stay_in_the_picture():
+    lines = tuple(Line(name, (1.0, 2.0), (None, None)) for name in ("_a$_^$", "runs/" * 20, *"bcdefgh"))
+    figures = [plot_growth([Growth(Sweep("batch", (1, 2)), lines[:count])]) for count in (1, len(lines))]
+    low, high = (Image.open(io.BytesIO(figure)) for figure in figures)
+    assert low.width == high.width
+    assert low.height < high.height  # by the legend's rows

@@ -462,6 +462,12 @@ def test_the_picture_has_every_part_in_its_colour():
     assert picture.width == 1080
 
 
+def test_names_with_dollars_are_no_formulas():
+    odd = [result(name, 1.0) for name in ("runs/a$_^$", "torchvision:$_^$", "_peer$_^$")]
+    report = replace(make_report(*odd), peer="_peer$_^$")
+    assert Image.open(io.BytesIO(plot_models(report))).width == 1080
+
+
 @pytest.mark.gpu
 def test_cuda_splits_by_events():
     if not torch.cuda.is_available():

@@ -86,3 +86,10 @@ def test_the_picture_has_a_bar_a_contender_and_a_roofline_where_the_bandwidth_is
     for name in ("fast", "peer"):
         colour = name_colours(["fast", "peer"])[name]
         assert tuple(round(255 * value) for value in colour) in drawn
+
+
+def test_names_with_dollars_are_no_formulas():
+    report = make_report()
+    odd = [replace(one, name=f"_{one.name}$_^$") for one in report.results]
+    report = replace(report, results=odd, peer=odd[0].name)
+    assert Image.open(io.BytesIO(plot_bars(report, conditions="on a$_^$"))).format == "PNG"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from aligncli.analysis.alignment import figure4
 from aligncli.analysis.explain import FIGURES
 from tests.cli.command_line import Run
 
@@ -30,6 +31,19 @@ def test_a_run_gets_a_table_and_figures_beside_it(run: Run, trained_run: Path) -
     # Two iterations make nobody confident: dashes, a note, no overlay.
     assert "no location has a score above 0.2" in ended.stderr
     assert not (folder / "overlay.png").exists()
+
+
+def test_the_table_is_told_also_where_figures_cannot_be_written(
+    run: Run, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "splits.png")
+
+    monkeypatch.setattr(figure4, "save_figure", fail)
+    ended = run("analyze-alignment", trained_run, "--images", 1, "--out", tmp_path, "--device", "cpu")
+    assert ended.code == 2
+    assert "quartiles" in ended.stdout
+    assert "splits.png: No space left on device" in ended.stderr
 
 
 def test_json_stands_alone_and_says_that_roi_conv_is_aligned(run: Run, trained_run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from aligncli.analysis.bench import contenders, detectors, fairness, memory
+from aligncli.cli.bench import shared
 from aligncli.cli.bench.shared import milliseconds, parse_names, parse_size
 from aligncli.errors import UserError
 from tests.cli.command_line import Run
@@ -352,3 +353,20 @@ def test_every_benchmark_draws_itself(run: Run, tmp_path: Path) -> None:
         assert f"picture: {picture}" in ended.stdout
         assert Image.open(picture).width == 960
         assert "--plot bars.svg: expected a name that ends in .png" in run(*words, "--plot", "bars.svg").error_line()
+
+
+@pytest.mark.usefixtures("no_memory")
+@pytest.mark.parametrize("json", [False, True])
+def test_what_was_measured_is_told_also_where_the_picture_cannot_be_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "bars.png")
+
+    monkeypatch.setattr(shared, "save_picture", fail)
+    growth = [*STEPS[:3], *STEPS[4:], "--vary", "size=64,96"]
+    for words in (PAIR, growth, SCORES):
+        ended = run(*words, "--plot", tmp_path / "bars.png", *["--json"] * json)
+        assert ended.code == 2
+        assert "bars.png: No space left on device" in ended.stderr
+        assert ended.json if json else "quartiles" in ended.stdout or "peak MB" in ended.stdout

@@ -15,11 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from aligncli.analysis.alignment.examples import Example
-from aligncli.analysis.figures import BLUE, INK, MUTED, VERMILLION, YELLOW, Colour, figure_style
+from aligncli.analysis.figures import BLUE, INK, MUTED, VERMILLION, YELLOW, Colour, figure_style, wrapped_label
 
 MARGIN = 0.35  # of the longest side around what is drawn
 LARGEST_VIEW = 2.2  # sides of the largest box; what reaches further is cut off
 PANEL = 2.45  # inches
+NAME_WIDTH = 24  # characters of a row's name, then a new line: as much as stands beside a panel
 VEIL = 0.25  # how much white lies over the photograph
 
 
@@ -40,7 +41,9 @@ def draw_overlay(rows: Sequence[tuple[str, Sequence[Example]]], *, num_objects: 
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(rows), len(keys), squeeze=False)
         for line, (name, _), examples in zip(panels, rows, found, strict=True):
-            line[0].set_ylabel(name.replace(", ", ",\n"), fontsize=10.5, weight="bold", color=INK)
+            title, comma, rest = name.partition(", ")
+            parts = [wrapped_label(part, NAME_WIDTH) for part in (title + comma.strip(), rest) if part]
+            line[0].set_ylabel("\n".join(parts), fontsize=10.5, weight="bold", color=INK)
             for axes, key in zip(line, keys, strict=True):
                 axes.set_xticks([])
                 axes.set_yticks([])

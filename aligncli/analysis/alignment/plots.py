@@ -5,7 +5,6 @@ Each function takes the measurements of all detectors to be compared and returns
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +26,9 @@ from aligncli.analysis.figures import (
     Colour,
     clean_axes,
     figure_style,
+    legend_outside,
+    say,
+    wrapped_label,
 )
 
 DRAWN_BINS = 25  # of two counted ones each: enough to see a shape, few enough for some hundred locations
@@ -68,7 +70,7 @@ def plot_splits(measurements: Sequence[Measurement]) -> Figure:
     titles = {"level": "by level", "scale": f"by scale of the {box}", "aspect": f"by aspect ratio of the {box}"}
     axis_labels = {"level": "", "scale": "area in the original image", "aspect": "long side / short side"}
     with figure_style():
-        figure = Figure(figsize=(12.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(12.6, 3.8), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[union-attr]
         panels = figure.subplots(1, len(splits), sharey=True, width_ratios=[len(parts) for parts in splits.values()])
         for axes, (split, parts) in zip(panels, splits.items(), strict=True):
@@ -86,7 +88,10 @@ def plot_splits(measurements: Sequence[Measurement]) -> Figure:
             clean_axes(axes)
             axes.grid(visible=False, axis="x")
         panels[0].set_ylabel("IoU: mean and quartiles")
-        _legend_below(figure, names, colours, describe_set(subset, measurements[0].score))
+        handles = [Line2D([], [], color=colour, marker="o", linewidth=4, markersize=7) for colour in colours]
+        labels = [wrapped_label(name, LABEL_WIDTH) for name in names]
+        title = describe_set(subset, measurements[0].score)
+        legend_outside(figure, handles, labels, fontsize=10.5, title=title).get_title().set_color(MUTED)
     return figure
 
 
@@ -98,20 +103,21 @@ def plot_refinement(measurements: Sequence[Measurement]) -> Figure:
         for number, measurement in enumerate(measurements)
         for place, comparison in enumerate(measurement.groups)
     ]
+    labels = [wrapped_label(f"{names[number]}: {comparison}", LABEL_WIDTH) for number, comparison, _ in lines]
+    row = max(0.42, 0.19 * max(1 + label.count("\n") for label in labels))  # inches
     with figure_style():
-        figure = Figure(figsize=(12.6, 1.5 + 0.42 * len(lines)), layout="constrained")
+        figure = Figure(figsize=(12.6, 1.5 + row * len(lines)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[union-attr]
         panels = figure.subplots(1, len(SETS), sharey=True)
         for axes, subset in zip(panels, SETS, strict=True):
             axes.set_title(describe_set(subset, measurements[0].score), fontsize=11, weight="bold", color=INK)
-            for row, (number, comparison, first) in enumerate(lines):
+            for place, (number, comparison, first) in enumerate(lines):
                 distribution = measurements[number].distribution(subset, comparison=comparison)
-                _draw_spread(axes, row, distribution, colours[number], horizontal=True, filled=first)
+                _draw_spread(axes, place, distribution, colours[number], horizontal=True, filled=first)
             axes.set_xlim(0, 1.03)
             axes.set_xlabel("IoU with the implicit RoI")
             clean_axes(axes)
             axes.grid(visible=False, axis="y")
-        labels = [textwrap.fill(f"{names[number]}: {comparison}", LABEL_WIDTH) for number, comparison, _ in lines]
         panels[0].set_yticks(range(len(lines)), labels)
         panels[0].set_ylim(len(lines) - 0.5, -0.5)
     return figure
@@ -167,12 +173,13 @@ def _draw_curves(
         axes.stairs(density, edges, color=colour, linewidth=1.8, linestyle=DASHES[number % len(DASHES)])
         if density.max() > top:
             place = (edges[density.argmax()] + edges[density.argmax() + 1]) / 2
+            side = -1 if place > 0.2 else 1  # left of the spike, but not over the axis
             axes.annotate(
                 f"{density.max():.0%}",
                 (place, top),
-                xytext=(-7, -13),
+                xytext=(7 * side, -13),
                 textcoords="offset points",
-                ha="right",
+                ha="right" if side < 0 else "left",
                 color=colour,
                 weight="bold",
             )
@@ -181,14 +188,14 @@ def _draw_curves(
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     clean_axes(axes)
     if not any(each.num_locations for each in distributions):
-        axes.text(0.5, 0.5, "no such location", transform=axes.transAxes, ha="center", color=MUTED, style="italic")
+        say(axes, "no such location")
     handles = [
         Line2D([], [], color=colour, linewidth=2, linestyle=DASHES[number % len(DASHES)])
         for number, colour in enumerate(colours)
     ]
     axes.legend(
         handles,
-        [textwrap.fill(f"{name}  {_mean(each)}", LABEL_WIDTH) for name, each in zip(names, distributions, strict=True)],
+        [wrapped_label(f"{name}  {_mean(each)}", LABEL_WIDTH) for name, each in zip(names, distributions, strict=True)],
         loc="upper center",
         bbox_to_anchor=(0.5, -0.2),
         frameon=False,
@@ -222,11 +229,3 @@ def _draw_spread(
     axes.plot(*line, color=colour, linewidth=4, alpha=0.35, solid_capstyle="round", zorder=2, clip_on=False)
     face = colour if filled else "white"
     axes.plot(*dot, "o", color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.6, zorder=3, clip_on=False)
-
-
-def _legend_below(figure: Figure, names: Sequence[str], colours: Sequence[Colour], title: str) -> None:
-    handles = [Line2D([], [], color=colour, marker="o", linewidth=4, markersize=7) for colour in colours]
-    legend = figure.legend(
-        handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, title=title
-    )
-    legend.get_title().set_color(MUTED)

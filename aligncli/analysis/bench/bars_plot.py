@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 
 from aligncli.analysis.bench.report import Report, Result
 from aligncli.analysis.bench.roofline import MARKERS, draw_roofline, name_colours, roofline_points
+from aligncli.analysis.figures import wrapped_label
 
 BAR, MARGINS, ROOFLINE = 0.36, 1.3, 3.4  # inches
 ROOM_FOR_LABELS = 1.3  # of the longest bar and its quartile
+LINE_WIDTH = 80  # characters of a title or of the conditions
 IN_WORDS = {"o": "circles", "s": "squares"}
 
 
@@ -31,7 +33,7 @@ def plot_bars(report: Report, *, title: Callable[[str], str] = str, conditions: 
         shown = ", ".join(f"{IN_WORDS[MARKERS[part]]}: {part}" for part in parts if part in MARKERS)
         panels[-1].set_title("; ".join(filter(None, ("roofline", shown))), loc="left", fontsize=10)
     if conditions:
-        figure.supxlabel(conditions, fontsize=8)
+        figure.supxlabel(wrapped_label(conditions, LINE_WIDTH), fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
@@ -53,10 +55,11 @@ def _draw_bars(
         if result.samples:
             axes.plot([result.seconds.low * 1e3, end], [row, row], color="black", linewidth=1)
         axes.text(end + longest * 0.015, row, bar_label(report, result), va="center", fontsize=9)
-    axes.set_yticks(range(len(results)), [title(result.name) for result in results], fontsize=9)
+    axes.set_yticks(range(len(results)), [wrapped_label(title(result.name)) for result in results], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, longest * ROOM_FOR_LABELS)
-    axes.set_title(f"{part}: ms, and ratio to {title(report.peer)}", loc="left", fontsize=10)
+    what = wrapped_label(f"{part}: ms, and ratio to {title(report.peer)}", LINE_WIDTH)
+    axes.set_title(what, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from aligncli.analysis.bench.anatomy import PARTS
 from aligncli.analysis.bench.model_report import ModelReport, ModelResult
 from aligncli.analysis.bench.roofline import draw_roofline, name_colours, roofline_points
+from aligncli.analysis.figures import wrapped_label
 from aligncli.analysis.pictures import PALETTE
 
 BAR_HEIGHT, MARGINS, ROOFLINE = 0.42, 1.5, 3.2  # inches
 ROOM_FOR_LABELS = 1.34  # of the longest bar
+LINE_WIDTH = 100  # characters below the axis
 WHOLE = "not split"
 SHADES = dict(zip((*PARTS, WHOLE), ((190, 190, 190), *(PALETTE[index] for index in (6, 1, 4, 0)), (225, 225, 225))))
 COLOURS = {part: tuple(value / 255 for value in shade) for part, shade in SHADES.items()}
@@ -31,10 +33,11 @@ def plot_models(report: ModelReport) -> bytes:
     for row, result in enumerate(results):
         _draw_bar(axes, row, result)
         axes.text(milliseconds(result) + longest * 0.012, row, label(report, result), va="center", fontsize=9)
-    axes.set_yticks(range(len(results)), [result.name.replace(":", ":\n", 1) for result in results], fontsize=9)
+    axes.set_yticks(range(len(results)), [_row_name(result) for result in results], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, longest * ROOM_FOR_LABELS)
-    axes.set_xlabel(f"milliseconds, and {describe_ratios(report)}\n{describe_conditions(report)}", fontsize=9)
+    below_axis = f"milliseconds, and {describe_ratios(report)}", describe_conditions(report)
+    axes.set_xlabel("\n".join(wrapped_label(line, LINE_WIDTH) for line in below_axis), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
@@ -42,7 +45,7 @@ def plot_models(report: ModelReport) -> bytes:
         colours = name_colours(result.name for result in results)
         draw_roofline(panel, report, colours)
         for result, x, y in roofline_points(report):
-            panel.annotate(result.name, (x, y), (6, -3), textcoords="offset points", fontsize=7)
+            panel.annotate(wrapped_label(result.name), (x, y), (6, -3), textcoords="offset points", fontsize=7)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
@@ -86,6 +89,12 @@ def describe_ratios(report: ModelReport) -> str:
     """What the ratios in the labels are."""
     paper = f" (in the paper: {report.paper.table}, {report.paper.gpu})"
     return f"ratios to {report.peer}" + (paper if report.peer in report.paper.milliseconds else "")
+
+
+def _row_name(result: ModelResult) -> str:
+    """`torchvision:` on a line of its own."""
+    source, colon, rest = result.name.partition(":")
+    return "\n".join(wrapped_label(part) for part in (source + colon, rest) if part)
 
 
 def _draw_bar(axes: Axes, row: int, result: ModelResult) -> None:

@@ -77,8 +77,8 @@ def data(
                 progress=lambda stage, done, total: reporter.stage(stage, done=done, total=total),
             )
     _print(report, output, made=folder is None)
-    shared.draw(report, output, plot)
     output.data(report.to_json())
+    shared.draw(report, output, plot)
     if not all(result.samples for result in report.results):
         raise typer.Exit(1)
 

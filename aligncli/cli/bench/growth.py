@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def show(growths: Sequence[Growth], reports: Sequence[TrainReport], output: Output, plot: Path | None) -> None:
     """Everything that was asked for."""
-    from aligncli.analysis.bench.growth_plot import plot_growth
-
     first = reports[0]
     output.heading("growth of training steps", "all but one quantity as asked for")
     output.fields(shared.common_conditions(first))
@@ -35,10 +33,12 @@ def show(growths: Sequence[Growth], reports: Sequence[TrainReport], output: Outp
             if result.note:
                 output.line(f"{result.name}: {result.note}")
     shared.show_if_busy(output, min(reports, key=lambda report: report.share_of_processor()))
+    output.data({"bench": "growth", "growths": [growth.to_json() for growth in growths]})
     if plot is not None:
+        from aligncli.analysis.bench.growth_plot import plot_growth
+
         shared.save_picture(plot, plot_growth(growths))
         output.line(f"picture: {plot}")
-    output.data({"bench": "growth", "growths": [growth.to_json() for growth in growths]})
 
 
 def growth_rows(growth: Growth) -> list[tuple[str, ...]]:

@@ -104,14 +104,13 @@ def model(
             )
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {device}: name fewer detectors, or lower --batch") from None
+    _print(report, output)
+    output.data(report.to_json())
     if plot is not None:
         from aligncli.analysis.bench.model_plot import plot_models
 
         shared.save_picture(plot, plot_models(report))
-    _print(report, output)
-    if plot is not None:
         output.line(f"picture: {plot}")
-    output.data(report.to_json())
     if not all(result.samples for result in report.results):
         raise typer.Exit(1)
 

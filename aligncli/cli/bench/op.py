@@ -124,8 +124,8 @@ def op(
             f"out of memory on {device}: lower --batch, or leave out --peers deform_conv2d,roi_align"
         ) from None
     _print(report, output)
-    shared.draw(report, output, plot, title=title)
     output.data(report.to_json())
+    shared.draw(report, output, plot, title=title)
     if any(result.is_wrong for result in report.results):
         raise typer.Exit(1)
 

@@ -118,8 +118,8 @@ def train(
         growth.show(grown, reports, output, plot)
     else:
         _print(reports[0], output)
-        shared.draw(reports[0], output, plot)
         output.data(reports[0].to_json())
+        shared.draw(reports[0], output, plot)
     if not all(result.samples for report in reports for result in report.results):
         raise typer.Exit(1)
 

@@ -80,7 +80,7 @@ def tabulate_ground_truth(ground_truth: Mapping[str, Any], *, source: str = "gro
         categories=_look_up(annotations, "category_id", category_ranks, where, "its categories"),
         boxes=boxes,
         areas=_numbers(areas, "area", where),
-        crowd=np.array([bool(annotation.get("iscrowd")) for annotation in annotations], dtype=bool),
+        crowd=_flags(annotations, "iscrowd", where),
     )
 
 
@@ -107,10 +107,23 @@ def _rank(ids: Mapping[int, Any] | Sequence[int]) -> dict[int, int]:
     return {value: rank for rank, value in enumerate(sorted(set(ids)))}
 
 
+def _flags(entries: Sequence[Mapping[str, Any]], key: str, source: str) -> np.ndarray:
+    """Where an entry lacks one it is 0. Raises DataError for what is neither 0 nor 1."""
+    values = [entry.get(key, 0) for entry in entries]
+    for index, value in enumerate(values):
+        if value not in (0, 1):
+            raise DataError(f"{source}: entry {index} has {key} {value!r}, not 0 or 1")
+    return np.array(values, dtype=bool)
+
+
 def _unique_names(categories: Mapping[int, str]) -> tuple[str, ...]:
     """Names by rank; a name that several categories share is told apart by the category's id."""
-    count = Counter(categories.values())
-    return tuple(f"{name} (id {i})" if count[name] > 1 else name for i, name in sorted(categories.items()))
+    names = dict(sorted(categories.items()))
+    while True:  # such a name may be another category's own
+        count = Counter(names.values())
+        if len(count) == len(names):
+            return tuple(names.values())
+        names = {i: f"{name} (id {i})" if count[name] > 1 else name for i, name in names.items()}
 
 
 def _column(entries: Sequence[Any], key: str, source: str) -> list[Any]:

@@ -6,6 +6,7 @@ Objects are taken greedily, the best detection first; what lies on a crowd regio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,12 +112,12 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _best_threshold(scores: np.ndarray, verdicts: np.ndarray, *, num_objects: int) -> tuple[float, float]:
-    """The score from which detections count, and their F1; 1 and 0 where nothing is found at any."""
+    """The score from which detections count, and their F1; 0, and a score that none has, where nothing is found."""
     counted = verdicts != ON_CROWD
     order = np.argsort(-scores[counted], kind="stable")
     ordered, hits = scores[counted][order], np.cumsum(verdicts[counted][order] == FOUND)
     if not len(hits) or hits[-1] == 0:
-        return 1.0, 0.0
+        return math.nextafter(max([1.0, *scores.tolist()]), math.inf), 0.0
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + num_objects)
     f1[:-1][ordered[1:] == ordered[:-1]] = 0.0  # equal scores count together
     best = int(f1.argmax())

@@ -145,3 +145,25 @@ def test_any_value_in_ground_truth_is_a_table_or_a_data_error(place, value):
         return
     assert np.isfinite(table.boxes).all()
     assert np.isfinite(table.areas).all()
+
+
+def test_names_that_categories_share_are_told_apart_whatever_the_others_are_called():
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}, {"id": 3, "name": "a (id 1)"}],
+        "annotations": [],
+    }
+    names = tabulate_ground_truth(truth).category_names
+    assert len(set(names)) == 3
+    assert names[1] == "a (id 2)"
+
+
+@pytest.mark.parametrize("flag", ["0", 2, None, [1]])
+def test_a_crowd_flag_is_0_or_1(flag):
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": flag}],
+    }
+    with pytest.raises(DataError, match=r"entry 0 has iscrowd .*, not 0 or 1"):
+        tabulate_ground_truth(truth)

@@ -60,8 +60,10 @@ def test_what_lies_on_a_crowd_counts_nowhere() -> None:
 
 
 def test_nothing_found_draws_nothing() -> None:
-    for detections in ([], [detection(5, 1, [70, 70, 5, 5], 0.9)]):
+    for detections in ([], [detection(5, 1, [70, 70, 5, 5], 0.9)], [detection(5, 1, [70, 70, 5, 5], 1.0)]):
         found = score_images(TRUTH, detections)
-        assert (found.threshold, found.f1) == (1.0, 0.0)
+        assert found.threshold == pytest.approx(1.0)
+        assert found.f1 == 0.0
+        assert not any(image.num_false for image in found.images)
         assert [image.f1 for image in found.images] == [0.0, 0.0]
     assert score_images(document(), []).images[0].f1 == 1.0  # nothing to find

@@ -100,6 +100,15 @@ class AnchorConfig(Config):
     square_scales: tuple[Positive, ...] = ()
     convention: Literal["cells", "torchvision"] = "cells"
 
+    @model_validator(mode="after")
+    def _a_cell_has_anchors(self) -> Self:
+        if self.num_per_cell == 0:
+            raise ValueError(
+                f"scales {self.scales}, ratios {self.ratios} and square_scales {self.square_scales} make no anchor: "
+                "expected a scale and a ratio, or a square scale"
+            )
+        return self
+
     @property
     def num_per_cell(self) -> int:
         """A, the anchors of one cell."""

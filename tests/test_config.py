@@ -174,3 +174,13 @@ def test_a_cell_without_anchors_is_refused_for_every_head(name: str, anchors: st
     with pytest.raises(RecipeError, match=rf"'{anchors}': .*{emptied} \(\).* make no anchor: expected a scale and a"):
         recipe.changed({f"{anchors}.{emptied}": []})
     recipe.changed({f"{anchors}.{emptied}": [], f"{anchors}.square_scales": [4.0]})
+
+
+def test_p6_from_p5_needs_a_p6() -> None:
+    """Else the choice would change nothing. Faster R-CNN's pooled P5 is its default, and stays."""
+    recipe = load_recipe("fcos_r50")
+    with pytest.raises(
+        RecipeError, match=r"'model\.neck': p6_from is p5, and levels \(3, 4, 5\) hold no P6: add it, or"
+    ):
+        recipe.changed({"model.neck.levels": [3, 4, 5]})
+    assert recipe.changed({"model.neck.levels": [3, 4, 5], "model.neck.p6_from": "c5"}).model.neck.p6_from == "c5"

@@ -146,3 +146,41 @@ def test_area_bins_grow():
     """Else the fault would come after the training, with its evaluation."""
     with pytest.raises(RecipeError, match="area_bins is 5, 1: expected two growing areas"):
         load_recipe("quickstart").changed({"evaluation.area_bins": [5, 1]})
+
+
+def test_a_warm_up_starts_above_zero() -> None:
+    """torch refuses it when the schedule is built; zero iterations of warm-up are allowed."""
+    recipe = load_recipe("retinanet_r50")
+    with pytest.raises(RecipeError, match=r"'schedule\.decay\.warmup_factor': Input should be greater than 0, got 0"):
+        recipe.changed({"schedule.decay.warmup_factor": 0})
+    assert recipe.changed({"schedule.decay.warmup_factor": 1.0}).schedule.decay.warmup_factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "anchors"),
+    [
+        ("retinanet_small", "model.head.anchors"),
+        ("aligndet_small", "model.dpm.anchors"),
+        ("aligndet_small_ssd", "model.dpm.anchors"),
+        ("fsaf_small", "model.head.anchors"),
+        ("guided_anchoring_small", "model.head.sampled_shapes"),
+        ("refinedet_small", "model.anchors"),
+        ("faster_rcnn_small_fpn", "model.rpn.anchors"),
+    ],
+)
+@pytest.mark.parametrize("emptied", ["scales", "ratios"])
+def test_a_cell_without_anchors_is_refused_for_every_head(name: str, anchors: str, emptied: str) -> None:
+    recipe = load_recipe(name).changed({f"{anchors}.square_scales": []})
+    with pytest.raises(RecipeError, match=rf"'{anchors}': .*{emptied} \(\).* make no anchor: expected a scale and a"):
+        recipe.changed({f"{anchors}.{emptied}": []})
+    recipe.changed({f"{anchors}.{emptied}": [], f"{anchors}.square_scales": [4.0]})
+
+
+def test_p6_from_p5_needs_a_p6() -> None:
+    """Else the choice would change nothing. Faster R-CNN's pooled P5 is its default, and stays."""
+    recipe = load_recipe("fcos_r50")
+    with pytest.raises(
+        RecipeError, match=r"'model\.neck': p6_from is p5, and levels \(3, 4, 5\) hold no P6: add it, or"
+    ):
+        recipe.changed({"model.neck.levels": [3, 4, 5]})
+    assert recipe.changed({"model.neck.levels": [3, 4, 5], "model.neck.p6_from": "c5"}).model.neck.p6_from == "c5"

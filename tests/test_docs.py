@@ -92,6 +92,20 @@ def test_the_extending_page_names_places_that_exist() -> None:
         assert (package / place).is_file(), place
 
 
+def test_what_a_page_names_in_a_file_is_defined_there() -> None:
+    """ "`build_neck` of `build/parts.py`": a function, a class or a name at the top of that file."""
+    named = set()
+    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"), *DOCS.glob("results/*.md")):
+        text = page.read_text(encoding="utf-8")
+        named |= set(re.findall(r"`(\w+)`(?: \([^)]*\))?\s(?:of|in)\s`([\w/]+\.py)`", text))
+    assert len(named) >= 7
+    for symbol, place in named:
+        paths = [root / place for root in (DOCS.parent, DOCS.parent / "aligncli") if (root / place).is_file()]
+        assert paths, place
+        defined = re.compile(rf"^(?:def |class )?{symbol}\s*[(:=]", re.MULTILINE)
+        assert defined.search(paths[0].read_text(encoding="utf-8")), f"{symbol} in {place}"
+
+
 def test_the_reliability_page_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", (DOCS / "reliability.md").read_text(encoding="utf-8")))
     written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))

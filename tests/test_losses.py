@@ -64,6 +64,15 @@ def test_the_focal_loss_keeps_one_tensor_of_the_logits_size_for_backward():
     assert [kept.numel() for kept in saved] == [logits.numel()]
 
 
+def test_a_second_derivative_of_the_focal_loss_is_refused_instead_of_wrong():
+    """Its gradient is made in the forward pass, so autograd would take it for a constant."""
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 1, 2, BACKGROUND])).square()
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
 def test_the_focal_loss_of_no_rows_is_zero():
     assert focal_loss(torch.zeros(2, 0, 5, requires_grad=True), torch.zeros(2, 0, dtype=torch.int64)) == 0
 

@@ -192,6 +192,14 @@ def test_an_anchor_of_variable_shape_has_the_best_iou_of_its_sampled_shapes(monk
     assert torch.equal(sliced.boxes, found.boxes)
 
 
+def test_an_anchor_of_variable_shape_is_in_a_crowd_where_all_of_its_sampled_shapes_are():
+    inside, half_out, outside = [10.0, 10, 20, 20], [15.0, 10, 40, 20], [50.0, 50, 60, 60]
+    shapes = torch.tensor([inside, inside, inside, half_out, outside, inside, half_out, outside])
+    truth = pad_targets([target([[0, 0, 22, 22]], crowd=[True])], CPU)
+    matcher = Matcher(foreground=0.5, background=0.4, low_quality=True)
+    assert matcher(shapes, truth, num_shapes=2).labels.tolist() == [[IGNORED, BACKGROUND, BACKGROUND, BACKGROUND]]
+
+
 def test_matches_without_some_rows_ignore_them_and_leave_the_others():
     matches = matching.Matches(torch.tensor([[3, BACKGROUND, IGNORED, 1]]), torch.rand(1, 4, 4))
     less = matches.ignoring(torch.tensor([[True, True, True, False]]))

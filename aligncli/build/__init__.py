@@ -52,9 +52,10 @@ def _build_detector(recipe: Recipe, num_classes: int, parts: Parts) -> Detector:
         "backbone": backbone,
         "postprocess": build_postprocess(model.postprocess),
         "size_divisor": recipe.input.size_divisor,
+        "num_classes": num_classes,
     }
     if isinstance(model, RefineDetConfig):  # on the backbone's own maps, each with channels of its own
-        return build_refinedet(model, num_classes, **shared)
+        return build_refinedet(model, **shared)
     neck = build_neck(model.neck, backbone)
     if not (isinstance(model, FasterRCNNConfig) and isinstance(model.roi_head, StageHeadConfig)):
         leave_out_unread(backbone, neck)
@@ -72,7 +73,7 @@ def _build_detector(recipe: Recipe, num_classes: int, parts: Parts) -> Detector:
                 **shared,
             )
         case FasterRCNNConfig():
-            return build_faster_rcnn(model, num_classes, **shared)
+            return build_faster_rcnn(model, **shared)
 
 
 def build_datasets(recipe: Recipe) -> tuple[DetectionDataset, DetectionDataset]:

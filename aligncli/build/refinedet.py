@@ -9,7 +9,7 @@ from aligncli.models.multibox import MultiBoxPredictors
 from aligncli.models.refinedet import BackboneLevels, RefineDet, TransferConnections
 
 
-def build_refinedet(part: RefineDetConfig, num_classes: int, *, backbone: Backbone, **shared: Any) -> RefineDet:
+def build_refinedet(part: RefineDetConfig, *, num_classes: int, backbone: Backbone, **shared: Any) -> RefineDet:
     """The detector; `shared` is what every Detector takes."""
     neck = BackboneLevels(backbone.channels, channels=part.neck.channels, levels=part.neck.levels, norm=part.neck.norm)
     leave_out_unread(backbone, neck)
@@ -27,5 +27,6 @@ def build_refinedet(part: RefineDetConfig, num_classes: int, *, backbone: Backbo
         odm_loss=build_multibox_loss(part.odm_loss, part.odm_matcher),
         negative_threshold=part.negative_threshold,
         min_side=part.min_side,
+        num_classes=num_classes,
         **shared,
     )

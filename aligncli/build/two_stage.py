@@ -24,8 +24,8 @@ from aligncli.models.fpn import BackboneStage, FeaturePyramid
 
 def build_faster_rcnn(
     part: FasterRCNNConfig,
-    num_classes: int,
     *,
+    num_classes: int,
     backbone: Backbone,
     neck: FeaturePyramid | BackboneStage,
     **shared: Any,
@@ -39,6 +39,7 @@ def build_faster_rcnn(
         rpn=_build_rpn(part.rpn, neck),
         roi_heads=_build_roi_heads(part.roi_head, part.postprocess, pool, head, predictor),
         box_stds=part.roi_head.box_stds,
+        num_classes=num_classes,
         **shared,
     )
 

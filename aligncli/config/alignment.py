@@ -59,6 +59,6 @@ class ADMConfig(Config):
     conv_kernel_size: Literal[1, 3] = 1
     predictor_kernel_size: Literal[1, 3] = 1
     norm: Literal["none", "group"] = "none"
-    init: Literal["gaussian", "he"] = "gaussian"  # sigma .01 (section 5.1); "he" where a norm follows
+    init: Literal["gaussian", "he"] = "gaussian"  # sigma .01 (section 5.1), or He's, but for predictors
     matcher: MatcherConfig = MatcherConfig(foreground=0.7, background=0.7)
     loss: LossConfig = LossConfig()

@@ -74,6 +74,14 @@ class FPNConfig(Config):
     p6_from: Literal["c5", "p5", "pooled_p5"] = "c5"
     norm: Literal["none", "group"] = "none"  # behind each of its convolutions
 
+    @model_validator(mode="after")
+    def _p6_is_there_to_come_from_p5(self) -> Self:
+        if self.p6_from == "p5" and 6 not in self.levels:
+            raise ValueError(
+                f"p6_from is p5, and levels {self.levels} hold no P6: add it, or leave p6_from at its default c5"
+            )
+        return self
+
 
 class SingleLevelConfig(Config):
     """One map, for Tables 1 and 2. `top_down` merges the coarser stages into it as an FPN would."""
@@ -99,6 +107,15 @@ class AnchorConfig(Config):
     ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
     square_scales: tuple[Positive, ...] = ()
     convention: Literal["cells", "torchvision"] = "cells"
+
+    @model_validator(mode="after")
+    def _a_cell_has_anchors(self) -> Self:
+        if self.num_per_cell == 0:
+            raise ValueError(
+                f"scales {self.scales}, ratios {self.ratios} and square_scales {self.square_scales} make no anchor: "
+                "expected a scale and a ratio, or a square scale"
+            )
+        return self
 
     @property
     def num_per_cell(self) -> int:
@@ -137,7 +154,7 @@ class TowerConfig(Config):
     num_convs: NonNegative = 4
     channels: Count = 256
     norm: Literal["none", "group"] = "none"
-    init: Literal["gaussian", "he"] = "gaussian"  # sigma .01 (section 5.1); "he" where a norm follows
+    init: Literal["gaussian", "he"] = "gaussian"  # sigma .01 (section 5.1), or He's, but for predictors
 
 
 class PostprocessConfig(Config):

@@ -75,7 +75,7 @@ class StepDecayConfig(Config):
 
     kind: Literal["steps"] = "steps"
     warmup_iterations: NonNegative = 500
-    warmup_factor: Fraction = 1 / 3
+    warmup_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1 / 3
     decay_at: tuple[Fraction, ...] = (60 / 90, 80 / 90)  # of the iterations, so a shorter run keeps the shape
     decay_factor: Fraction = 0.1
 

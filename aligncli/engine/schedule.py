@@ -93,10 +93,13 @@ def build_scheduler(part: ScheduleConfig, optimizer: Optimizer) -> LRScheduler:
                 schedulers.append(warmup)
             return ChainedScheduler(schedulers, optimizer)
         case OneCycleConfig():
+            total = part.iterations + 1  # the scheduler also steps after the last iteration
+            # torch divides by zero where the warm-up ends with the first step: let it end a little later
+            share = decay.warmup_fraction * (1 + 1e-9 if decay.warmup_fraction * total == 1 else 1)
             return OneCycleLR(
                 optimizer,
                 max_lr=[group["lr"] for group in optimizer.param_groups],
-                total_steps=part.iterations + 1,  # the scheduler also steps after the last iteration
-                pct_start=decay.warmup_fraction,
+                total_steps=total,
+                pct_start=share,
                 cycle_momentum=False,
             )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from aligncli.engine.loss_watch import Snapshot, detached
 from aligncli.engine.random_state import random_state, restore_random_state
 from aligncli.engine.run_folder import RunFolder
 from aligncli.engine.schedule import build_optimizer, build_scheduler
-from aligncli.errors import CheckpointError, first_line
+from aligncli.errors import CheckpointError, TrainingError, first_line
+
+LONE_VALUE = "Expected more than 1 value per channel"  # torch, of a batch norm without a variance to compute
 
 
 class Trainer:
@@ -57,7 +59,7 @@ class Trainer:
         for number in range(1, schedule.accumulate + 1):
             images, targets = next(batches)
             with nullcontext() if number == schedule.accumulate else unsynchronized(self.replica):
-                with autocast(self.device, schedule.amp):
+                with autocast(self.device, schedule.amp), told_of_lone_values():
                     losses = self.replica([to_unit_range(image, self.device) for image in images], targets)
                 parts = {name: loss / schedule.accumulate for name, loss in losses.items()}
                 self.scaler.scale(sum(parts.values(), torch.zeros((), device=self.device))).backward()
@@ -128,3 +130,18 @@ class Trainer:
                 "expected one that this version of aligncli and torch has written"
             ) from error
         self.iteration = snapshot.iteration
+
+
+@contextmanager
+def told_of_lone_values() -> Iterator[None]:
+    """A batch norm that gets one value a channel ends a training in one line: torch names no key of a recipe."""
+    try:
+        yield
+    except ValueError as error:
+        if LONE_VALUE not in str(error):
+            raise
+        raise TrainingError(
+            f"a batch norm in training has a single cell of a single image to look at ({first_line(error)}): take "
+            "larger images (input.min_short_side), more at a time (schedule.batch_size, a lower schedule.accumulate), "
+            "or model.backbone.frozen_norm=true where the norm is the backbone's"
+        ) from error

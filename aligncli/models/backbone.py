@@ -1,6 +1,6 @@
 """Backbones: feature maps C2..C5 with strides 4, 8, 16, 32.
 
-ResNets and ResNeXt-101-32x8d are torchvision's; `TinyResNet` is the small-scale stand-in (docs/results say
+ResNets and ResNeXt-101-32x8d are torchvision's; `tiny_backbone` makes the small-scale stand-in (docs/results say
 at which scale). Frozen as in section 5.1: stem and conv2_x, and all batch norms.
 A backbone carries the pixel statistics that its weights expect: RGB in 0..1, minus mean, over std.
 """
@@ -8,12 +8,13 @@ A backbone carries the pixel statistics that its weights expect: RGB in 0..1, mi
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -27,7 +28,8 @@ class Backbone(nn.Module):
     Args:
         stem, stages: modules; stage s (2..5) ends at stride 2**s.
         channels: output channels of the four stages.
-        frozen_stages: how many of (stem, stage 2, ..., stage 5) do not train; 2 is the paper's choice.
+        frozen_stages: how many of (stem, stage 2, ..., stage 5) do not train, nor move the statistics of their batch
+            norms; 2 is the paper's choice.
         pixel_mean, pixel_std: of RGB in 0..1.
     """
 
@@ -48,8 +50,23 @@ class Backbone(nn.Module):
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
         self.last_level = 5
-        for part in (stem, *stages)[:frozen_stages]:
+        self.frozen_stages = frozen_stages
+        for part in self.frozen_parts():
             part.requires_grad_(False)
+        self.train()
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """The stem and the stages that do not train."""
+        return [self.stem, *self.stages][: self.frozen_stages]
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module, but for the batch norms of frozen parts: they stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen_parts():
+            for norm in part.modules():
+                if isinstance(norm, _BatchNorm):  # in 1d to 3d, and synchronised
+                    norm.eval()
+        return self
 
     def stop_at(self, level: int) -> nn.Sequential:
         """Compute no map coarser than `level`, and return the stages behind it, which a head may run on RoIs.

@@ -5,6 +5,7 @@ Outputs are flattened a level to (N, H * W * A, K): row-major cells, then anchor
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -98,13 +99,21 @@ def init_gaussian(head: nn.Module) -> None:
 
 
 def init_he(head: nn.Module) -> None:
-    """He initialisation of the convolutions that a norm follows, which are those without a bias.
+    """He initialisation of the convolutions that a norm or a tower's ReLU follows; predictors keep what they have.
 
-    Such a convolution's scale has no effect but on how far a step turns it: sigma .01, a fourth of He's at these
-    widths, makes an adaptive optimizer's first steps so large that a deep head learns late.
+    Before a norm a convolution's scale has no effect but on how far a step turns it: sigma .01, a fourth of He's at
+    these widths, makes an adaptive optimizer's first steps so large that a deep head learns late.
     """
+    before_relu = {
+        module
+        for stack in head.modules()
+        if isinstance(stack, nn.Sequential)
+        for module, following in pairwise(stack)
+        if isinstance(following, nn.ReLU)
+    }
     for module in _convolutions(head):
-        if module.bias is None:
+        # Those that align are no nn.Conv2d, and all of them feed a norm or a ReLU
+        if module.bias is None or module in before_relu or not isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 

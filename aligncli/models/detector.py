@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aligncli.errors import DataError
 from aligncli.matching import GroundTruth, pad_targets
 from aligncli.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from aligncli.models.postprocess import Candidates, Postprocess
@@ -30,6 +31,9 @@ class Detector(nn.Module):
     """Backbone and neck, batching of images of different sizes, losses and post-processing of a head.
 
     Subclasses implement `losses` and `candidates`.
+
+    Args:
+        num_classes: K; training takes labels 0..K-1.
     """
 
     pixel_mean: Tensor
@@ -43,6 +47,7 @@ class Detector(nn.Module):
         strides: Sequence[int],
         postprocess: Postprocess,
         size_divisor: int,
+        num_classes: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -50,6 +55,7 @@ class Detector(nn.Module):
         self.strides = tuple(strides)
         self.postprocess = postprocess
         self.size_divisor = size_divisor
+        self.num_classes = num_classes
         # A user's own backbone need not say what it expects: ImageNet's statistics, as torchvision's do
         mean, std = getattr(backbone, "pixel_mean", IMAGENET_MEAN), getattr(backbone, "pixel_std", IMAGENET_STD)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -59,7 +65,7 @@ class Detector(nn.Module):
         """Images: list of (3, h, w) float 0..1. Targets (training): "boxes" (G, 4), "labels" (G,), "crowd" (G,).
 
         Returns a dict of scalar losses in training mode, else a list of dicts with "boxes" (D, 4),
-        "scores" (D,) in 0..1 descending, "labels" (D,).
+        "scores" (D,) in 0..1 descending, "labels" (D,). Raises DataError for a label that is no class.
         """
         pixels, sizes = self.batch_images(images)
         features = self.neck(self.backbone(pixels))
@@ -67,6 +73,7 @@ class Detector(nn.Module):
         if self.training:
             if targets is None:
                 raise ValueError("a detector in training mode needs targets")
+            require_labels(targets, self.num_classes)  # before they go to the device, which nobody then waits for
             truth = pad_targets(targets, pixels.device)
             del pixels  # nothing needs them where the stem is frozen, and losses are when memory is fullest
             return self.losses(features, geometry, truth)
@@ -108,3 +115,15 @@ class Detector(nn.Module):
     def candidates(self, features: list[Tensor], geometry: Geometry) -> list[Candidates]:
         """One batch of candidates a level, before the score cut."""
         raise NotImplementedError
+
+
+def require_labels(targets: Sequence[Mapping[str, Any]], num_classes: int) -> None:
+    """Raises DataError where a label is not one of 0..K-1: some losses would learn it as background, or everywhere."""
+    labels = torch.cat([target["labels"] for target in targets])
+    wrong = labels[(labels < 0) | (labels >= num_classes)].tolist()
+    if wrong:
+        number = next(number for number, target in enumerate(targets) if wrong[0] in target["labels"].tolist())
+        raise DataError(
+            f"label {wrong[0]} in target {number} of a batch: expected 0..{num_classes - 1}, one of the detector's "
+            f"{num_classes} classes (torchvision's begin at 1: subtract 1)"
+        )

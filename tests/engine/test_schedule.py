@@ -38,6 +38,15 @@ def test_one_cycle_peaks_after_the_warm_up_and_ends_near_zero():
     assert seen[-1] < 1e-5
 
 
+@pytest.mark.parametrize(("iterations", "warmup_fraction"), [(9, 0.1), (3, 0.25), (1, 0.5)])
+def test_a_warm_up_may_end_with_the_first_step(iterations, warmup_fraction):
+    decay = OneCycleConfig(warmup_fraction=warmup_fraction)
+    seen = rates(ScheduleConfig(iterations=iterations, batch_size=8, decay=decay), AdamWConfig())
+    assert len(seen) == iterations
+    assert max(seen) <= 2e-3 * (1 + 1e-6)
+    assert seen[0] == pytest.approx(2e-3 / 25)
+
+
 def test_the_rate_is_proportional_to_the_batch():
     assert scaled_lr(SGDConfig(), 16) == 0.01
     assert scaled_lr(SGDConfig(), 2) == pytest.approx(0.00125)

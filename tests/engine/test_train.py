@@ -210,6 +210,18 @@ def test_out_of_memory_is_one_line_that_says_what_to_change(recipe, tmp_path, mo
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("alignment", ["guided", "roi_conv"])
+def test_a_batch_norm_on_one_cell_of_one_image_is_one_line_that_says_what_to_change(recipe, tmp_path, alignment):
+    """Of guided alignment, on the coarsest map, and of the backbone, at stride 32."""
+    small = {"data.image_size": 32, "data.min_size": 8.0, "data.max_size": 20.0, "input.min_short_side": 32}
+    small |= {"input.max_short_side": 32, "input.long_side": 32, "schedule.batch_size": 1}
+    frozen = {"model.backbone.frozen_norm": alignment == "guided", "model.adm.alignment": alignment}
+    message = r"single cell of a single image .*input\.min_short_side.*schedule\.batch_size.*backbone\.frozen_norm=true"
+    with pytest.raises(TrainingError, match=message) as raised:
+        train(recipe.changed(small | frozen), tmp_path)
+    assert "\n" not in str(raised.value)
+
+
 def test_accumulated_gradients_are_the_mean_of_the_parts(recipe):
     images, targets = random_batch(4, size=64)
     images = [(image * 255).to(torch.uint8) for image in images]

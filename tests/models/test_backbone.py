@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from aligncli.catalog import load_recipe
 from aligncli.config import EfficientNetLite0Config
 from aligncli.errors import RecipeError
 from aligncli.models.backbone import IMAGENET_MEAN, IMAGENET_STD, FrozenNorm, resnet_backbone
-from tests.helpers import tiny_detector
+from tests.helpers import random_batch, tiny_detector
 
 
 def resnet(name, **options):
@@ -58,6 +59,30 @@ def test_pixel_statistics_are_the_backbone_s():
         pixels, _ = model.batch_images([image])
         expected = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
         assert torch.allclose(pixels[0], expected)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"kind": "tiny", "frozen_stages": 2},
+        {"kind": "resnet", "name": "resnet18", "frozen_norm": False},
+        {"kind": "efficientnet_lite0", "frozen_norm": False},
+    ],
+)
+def test_batch_norms_of_frozen_stages_keep_their_statistics_and_use_them(backbone):
+    model = tiny_detector(changes={"model.backbone": backbone})
+    frozen = nn.Sequential(model.backbone.stem, model.backbone.stages[0])
+    image = torch.rand(1, 3, 32, 32)
+    for _ in range(2):  # as it is built, and after an evaluation
+        before = {key: x.clone() for key, x in model.backbone.state_dict().items()}
+        model(*random_batch())
+        moved = {key for key, x in model.backbone.state_dict().items() if not torch.equal(x, before[key])}
+        assert any(key.startswith("stages.1.") for key in moved)
+        assert all(key.startswith(("stages.1.", "stages.2.", "stages.3.")) for key in moved)
+        in_training = frozen(image)
+        assert torch.equal(in_training, copy.deepcopy(frozen).eval()(image))
+        assert not any(module.training for module in model.eval().modules())
+        model.train()
 
 
 def test_photo_lite0_differs_from_photo_in_what_it_starts_from():

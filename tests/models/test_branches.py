@@ -44,19 +44,16 @@ def deviations(module):
     return {name: float(p.detach().std()) for name, p in module.named_parameters() if p.dim() == 4}
 
 
-def test_he_initialisation_is_for_what_a_norm_follows():
-    normed = head(norm="group", num_convs=2, tower_channels=64)
-    init_he(normed)
-    sigma = deviations(normed)
+@pytest.mark.parametrize(("norm", "second"), [("group", 3), ("none", 2)])
+def test_he_initialisation_is_for_towers_and_not_for_predictors(norm, second):
+    branches = head(norm=norm, num_convs=2, tower_channels=64)
+    init_he(branches)
+    sigma = deviations(branches)
     he = (2 / (64 * 9)) ** 0.5
     for tower in ("class_tower", "box_tower"):
-        assert sigma[f"{tower}.3.weight"] == pytest.approx(he, rel=0.05)
+        assert sigma[f"{tower}.{second}.weight"] == pytest.approx(he, rel=0.05)
     assert sigma["class_predictor.weight"] == pytest.approx(0.01, rel=0.1)
     assert sigma["box_predictor.weight"] == pytest.approx(0.01, rel=0.1)
-    plain = head(norm="none", num_convs=2, tower_channels=64)
-    before = deviations(plain)
-    init_he(plain)
-    assert deviations(plain) == before
 
 
 def test_offset_predictors_keep_their_own_deviation():
@@ -81,3 +78,31 @@ def test_recipes_choose_the_initialisation_of_towers_and_adm(init):
         assert sigma[name] == pytest.approx(wanted, rel=0.05)
     assert sigma["adm.trunk.alignment.predictors.8.weight"] == pytest.approx(0.01, rel=0.1)
     assert sigma["adm.class_predictor.weight"] == pytest.approx(0.01, rel=0.1)
+
+
+HE = {"model.dpm.tower.norm": "none", "model.dpm.tower.init": "he", "model.adm.norm": "none", "model.adm.init": "he"}
+
+
+@pytest.mark.parametrize("alignment", ["conv", "deform", "guided", "roi_conv"])
+def test_without_norms_he_initialisation_reaches_every_tower_and_alignment(alignment):
+    head4 = {"model.adm.num_convs": 2, "model.adm.conv_kernel_size": 3, "model.adm.alignment.kernel_size": 3}
+    changes = HE | {"model.adm.alignment": alignment} | head4
+    sigma = deviations(build_model(load_recipe("aligndet_small").changed(changes), 6))
+    for name, fan_in in (
+        ("dpm.branches.class_tower.2.weight", 64),
+        ("adm.trunk.alignment.weight", 64),
+        ("adm.trunk.layers.1.weight", 128),
+        ("adm.trunk.layers.3.weight", 128),
+    ):
+        assert sigma[name] == pytest.approx((2 / (fan_in * 9)) ** 0.5, rel=0.05)
+    rest = [x for name, x in sigma.items() if "predictor" in name]
+    assert rest == pytest.approx([0.01] * len(rest), rel=0.4)  # guided alignment has 36 weights a predictor
+
+
+@pytest.mark.parametrize("place", ["before_tower", "after_tower"])
+def test_without_norms_he_initialisation_reaches_the_roi_conv_of_an_anchor_head(place):
+    tower = {"model.head.tower.norm": "none", "model.head.tower.init": "he", "model.head.roi_conv": place}
+    sigma = deviations(build_model(load_recipe("retinanet_small_p2_roiconv").changed(tower), 6).head)
+    aligned = [x for name, x in sigma.items() if name.endswith("alignment.weight")]
+    assert len(aligned) == (1 if place == "before_tower" else 2)
+    assert aligned == pytest.approx([(2 / (64 * 9)) ** 0.5] * len(aligned), rel=0.05)

@@ -42,7 +42,8 @@ class Contract:
         """For a run's detector. Raises UserError for a size that it cannot take."""
         detector: Any = loaded.model
         divisor = detector.size_divisor
-        least = 2 * max(divisor, *detector.strides)  # two cells on the coarsest map: a shape of 1 is special to tracers
+        two_cells = 2 * max(divisor, *detector.strides)  # on the coarsest map: a shape of 1 is special to tracers
+        least = -(-two_cells // divisor) * divisor
         for side in size or ():
             if side % divisor or side < least:
                 raise UserError(f"input size: {side} pixels must be a multiple of {divisor}, and at least {least}")
@@ -77,6 +78,7 @@ class Contract:
         else:
             resize = {"short_side": recipe.input.max_short_side, "long_side": recipe.input.long_side}
         settings: Any = recipe.model.postprocess
+        num_detections = min(settings.detections_per_image, settings.candidates_per_level * len(detector.strides))
         return {
             "version": VERSION,
             "recipe": recipe.name,
@@ -92,9 +94,9 @@ class Contract:
                 "padding": list(self.padding),
             },
             "outputs": {
-                "boxes": [self.batch, settings.detections_per_image, 4],
-                "scores": [self.batch, settings.detections_per_image],
-                "labels": [self.batch, settings.detections_per_image],
+                "boxes": [self.batch, num_detections, 4],
+                "scores": [self.batch, num_detections],
+                "labels": [self.batch, num_detections],
             },
             "strides": list(detector.strides),
             "postprocess": settings.model_dump(),

@@ -30,7 +30,8 @@ class DetectionGraph(nn.Module):
         """images: (N, 3, h, w) float32 RGB, 0..1.
 
         Returns boxes (N, D, 4) float32, scores (N, D) float32 descending, and labels (N, D) int64, D being the
-        detector's limit. Where there are fewer detections the rest has label -1, score 0 and a box of zeros.
+        detector's limit, or all candidates of its levels where they are fewer. Where there are fewer detections
+        the rest has label -1, score 0 and a box of zeros.
         """
         detector = self.detector
         num_images, _, height, width = images.shape

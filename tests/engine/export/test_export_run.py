@@ -14,10 +14,12 @@ from aligncli.build import build_model
 from aligncli.data.dataset import Categories
 from aligncli.engine.checkpoint import save_weights
 from aligncli.engine.export import export_run as module
+from aligncli.engine.export.contract import Contract
 from aligncli.engine.export.export_run import export_run
 from aligncli.engine.export.lowering import Lowering
 from aligncli.engine.export.verify import Agreement, open_onnx
 from aligncli.engine.export.write import Format
+from aligncli.engine.inference import load_run
 from aligncli.engine.run_folder import RunFolder
 from aligncli.errors import UserError
 from tests.helpers import tiny_recipe
@@ -82,6 +84,28 @@ def test_a_torch_file_holds_torch_s_and_torchvision_s_operators_alone(
 
 
 @pytest.mark.slow
+def test_a_file_for_any_size_says_the_least_one_and_how_much_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3 to P7, a divisor that is not one of the coarsest stride, fewer candidates than the limit of detections."""
+    changes = {"input.size_divisor": 24, "model.neck.levels": (3, 4, 5, 6, 7), "model.head.tower": NO_TOWER}
+    changes |= {"model.postprocess.candidates_per_level": 7}
+    run = make_run(tmp_path / "run", "retinanet_small_fpn", SMALL | changes)
+    exported = export_run(run, tmp_path / "model.pt2", format=Format.torch, verify_images=1)
+    assert exported.agreement is not None
+    assert exported.agreement.num_own == exported.agreement.num_exported > 10
+    monkeypatch.chdir(tmp_path)
+    _, block = python_blocks("export.md")
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "docs/export.md", "exec"), namespace)
+    about = namespace["about"]
+    assert about["input"]["at_least"] == 264  # two cells of stride 128 are 256
+    assert namespace["images"].shape == (1, 3, 264, 264)
+    outputs = {name: list(namespace[name].shape) for name in ("boxes", "scores", "labels")}
+    assert about["outputs"] == outputs == {"boxes": [1, 35, 4], "scores": [1, 35], "labels": [1, 35]}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("alignment", ["conv", "deform", "guided", "roi_conv"])
 def test_every_alignment_runs_in_onnxruntime(alignment: str, tmp_path: Path) -> None:
     changes = ALIGNDET | {"model.neck.levels": (3,), "model.adm.alignment": alignment}
@@ -107,6 +131,24 @@ def test_retinanet_with_several_rois_a_cell_runs_in_onnxruntime(tmp_path: Path) 
     exported = export_run(run, tmp_path / "m.onnx", format=Format.onnx, size=(64, 64), verify_images=3)
     require_agreement(exported.agreement)
     assert "DeformConv" in {node.op_type for node in onnx.load(exported.path).graph.node}
+
+
+@pytest.mark.parametrize(("candidates", "returned"), [(1000, 100), (50, 100), (7, 14)])
+def test_a_file_returns_no_more_than_the_candidates_of_its_levels(
+    tmp_path: Path, candidates: int, returned: int
+) -> None:
+    changes = ALIGNDET | {"model.postprocess.candidates_per_level": candidates}  # two levels, up to 100 detections
+    loaded = load_run(make_run(tmp_path / "run", "aligndet_small", changes))
+    outputs = Contract.of(loaded, size=None, batch=3).describe(loaded, None)["outputs"]
+    assert outputs == {"boxes": [3, returned, 4], "scores": [3, returned], "labels": [3, returned]}
+
+
+@pytest.mark.parametrize(("divisor", "least"), [(1, 32), (16, 32), (24, 48), (28, 56), (12, 36)])
+def test_the_least_size_is_a_multiple_of_the_divisor(tmp_path: Path, divisor: int, least: int) -> None:
+    loaded = load_run(make_run(tmp_path / "run", "aligndet_small", ALIGNDET | {"input.size_divisor": divisor}))
+    contract = Contract.of(loaded, size=None, batch=1)
+    assert contract.least == least
+    assert all(side % divisor == 0 for side in contract.example().shape[2:])
 
 
 def test_two_stages_are_refused_by_name(tmp_path: Path) -> None:

@@ -92,10 +92,12 @@ def count_verdicts(claims: Sequence[ClaimResult]) -> str:
 
 def explain_margins(claims: Sequence[ClaimResult]) -> str:
     """What their margins are, in words."""
-    interval = "margin: the smallest difference that the claim needs"
-    if any(claim.seeds > 1 for claim in claims):
-        interval += ", paired by seed, ± half its 95 % confidence interval (Student's t)"
-    return interval + "."
+    if all(claim.seeds == 1 for claim in claims):
+        return "margin: the smallest difference that the claim needs."
+    return (
+        "margin: of the differences that the claim needs the least sure one, paired by seed, ± half its 95 % confidence "
+        "interval (Student's t)."
+    )
 
 
 def half_width(values: Sequence[float]) -> float:

@@ -95,8 +95,8 @@ def explain_margins(claims: Sequence[ClaimResult]) -> str:
     if all(claim.seeds == 1 for claim in claims):
         return "margin: the smallest difference that the claim needs."
     return (
-        "margin: of the differences that the claim needs the least sure one, paired by seed, ± half its 95 % confidence "
-        "interval (Student's t)."
+        "margin: of the differences that the claim needs the least sure one, paired by seed, ± half its 95 % "
+        "confidence interval (Student's t)."
     )
 
 

@@ -123,7 +123,6 @@ RESULT = '{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}'
         ("evaluation.json", '{"metrics": {"AP": "x"}}', "show"),
         ("evaluation.json", DEEP, "show"),
         ("environment.json", "{}", "show"),
-        ("time.json", "[]", "show"),
         ("model.safetensors", "x" * 8, "eval"),
         ("categories.json", '{"names": 3}', "eval"),
     ],
@@ -144,6 +143,14 @@ def test_what_is_no_file_of_ours_is_named(
     assert ended.code == 2, ended
     assert (name if name != "categories.json" else "categories: expected") in ended.stderr.splitlines()[-1]
     assert "internal error" not in ended.stderr
+
+
+def test_a_damaged_note_of_the_time_costs_that_alone(run: Run, trained_run: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained_run, run_dir)
+    (run_dir / "time.json").write_text("[]")
+    shown = [run("runs", "show", folder, "--json").json for folder in (trained_run, run_dir)]
+    assert shown[0]["metrics"] == shown[1]["metrics"]
 
 
 def test_a_damaged_run_is_listed_as_such_beside_the_others(run: Run, trained_run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def enough_room(monkeypatch):
 
 @pytest.fixture
 def broken_compiler(tmp_path, monkeypatch):
-    """On an empty cache."""
+    """On an empty cache, in a process that has loaded nothing yet."""
+    monkeypatch.setattr(cpu, "_loaded", lambda: None)
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.load_cpu_kernels.cache_clear()

@@ -15,11 +15,11 @@ from aligncli.models.faster_rcnn import (
     CellAnchors,
     FasterRCNN,
     ProposalHead,
-    RoIPool,
     StageHead,
     two_fc_head,
 )
 from aligncli.models.fpn import BackboneStage, FeaturePyramid
+from aligncli.models.roi_pool import RoIPool
 
 
 def build_faster_rcnn(

@@ -11,7 +11,8 @@ from aligncli.ops.offsets import (
     rois_of_offsets,
     sampling_points,
 )
-from aligncli.ops.roi_conv import RoIConv2d, roi_conv
+from aligncli.ops.roi_conv import roi_conv
+from aligncli.ops.roi_conv2d import RoIConv2d
 
 __all__ = [
     "BACKENDS",

@@ -15,7 +15,7 @@ from aligncli.analysis.complexity import count_flops, count_parameters
 from aligncli.build import build_model
 from aligncli.catalog import load_recipe
 from aligncli.errors import RecipeError
-from aligncli.models.faster_rcnn import RoIPool
+from aligncli.models.roi_pool import RoIPool
 from tests.helpers import random_batch, tiny_detector, tiny_recipe
 
 VARIANTS = ("faster_rcnn_small_fpn", "faster_rcnn_small_p2", "faster_rcnn_small_c4")

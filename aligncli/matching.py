@@ -116,14 +116,16 @@ class Matcher:
             return Matches(labels, anchors[..., ::num_shapes, :].expand(num_images, -1, -1))
         rows = max(1, MAX_IOUS // (num_images * num_truths * num_shapes)) * num_shapes
         parts = anchors.split(rows, dim=-2)
-        slices = [_match_slice(part, truth, num_shapes) for part in parts]
+        slices = [_match_slice(part, truth, num_shapes, keep=len(parts) == 1) for part in parts]
         best_iou = torch.cat([part.best_iou for part in slices], dim=1)
         best_truth = torch.cat([part.best_truth for part in slices], dim=1)
         labels = truth.labels.gather(1, best_truth)
         positive = best_iou >= self.foreground
         if self.low_quality:
             peaks = torch.stack([part.truth_iou for part in slices]).amax(dim=0)
-            positive |= torch.cat([_is_best(part, truth, peaks, num_shapes) for part in parts], dim=1)
+            pieces = zip(slices, parts, strict=True)
+            best = [_is_best(piece.iou, part, truth, peaks, num_shapes) for piece, part in pieces]
+            positive |= torch.cat(best, dim=1)
         ignored = best_iou >= self.background
         if truth.crowds is not None:
             ignored |= torch.cat([part.crowd_cover for part in slices], dim=1) > CROWD_COVER
@@ -138,9 +140,10 @@ class _Slice:
     best_truth: Tensor  # (N, r)
     truth_iou: Tensor  # (N, G) over the anchors of this slice
     crowd_cover: Tensor  # (N, r) share of the anchor inside a crowd region
+    iou: Tensor | None  # (N, r, G) of the only slice; of many it would be what slices are there to avoid
 
 
-def _match_slice(anchors: Tensor, truth: GroundTruth, num_shapes: int) -> _Slice:
+def _match_slice(anchors: Tensor, truth: GroundTruth, num_shapes: int, *, keep: bool) -> _Slice:
     intersection = pairwise_intersection(anchors, truth.boxes)  # (N, r, G)
     crowd_cover = intersection.new_zeros(())
     if truth.crowds is not None:
@@ -148,15 +151,16 @@ def _match_slice(anchors: Tensor, truth: GroundTruth, num_shapes: int) -> _Slice
         crowd_cover = cover.masked_fill(~truth.crowds[:, None], 0.0).amax(dim=-1)
         crowd_cover = crowd_cover.view(len(cover), -1, num_shapes).amin(dim=2)
     iou = _ious(anchors, truth, intersection, num_shapes)
-    return _Slice(*iou.max(dim=2), iou.amax(dim=1), crowd_cover)
+    return _Slice(*iou.max(dim=2), iou.amax(dim=1), crowd_cover, iou if keep else None)
 
 
-def _is_best(anchors: Tensor, truth: GroundTruth, peaks: Tensor, num_shapes: int) -> Tensor:
+def _is_best(iou: Tensor | None, anchors: Tensor, truth: GroundTruth, peaks: Tensor, num_shapes: int) -> Tensor:
     """(N, r) bool: is no anchor better for some ground truth, whose best IoU is in `peaks` (N, G), above zero?
 
-    IoUs are computed anew: to keep all of them is what slices are there to avoid.
+    IoUs that were not kept are computed anew.
     """
-    iou = _ious(anchors, truth, pairwise_intersection(anchors, truth.boxes), num_shapes)
+    if iou is None:
+        iou = _ious(anchors, truth, pairwise_intersection(anchors, truth.boxes), num_shapes)
     touched = torch.where(peaks > 0, peaks * (1 - TIE), torch.inf)
     return (iou >= touched[:, None]).any(dim=2)
 

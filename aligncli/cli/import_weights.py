@@ -17,16 +17,6 @@ RecipeName = Annotated[
     str,
     typer.Option("--recipe", metavar="RECIPE", help="Whose weights they are; see the retinanet_r50_torchvision ones."),
 ]
-OutFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="DIR",
-        parser=options.folder,
-        help="Run folder. Default: runs/RECIPE-DATE-TIME.",
-        show_default=False,
-    ),
-]
 
 
 def import_weights(
@@ -34,7 +24,7 @@ def import_weights(
     *,
     recipe: RecipeName = "retinanet_r50_torchvision",
     data: options.DataFolder = None,
-    out: OutFolder = None,
+    out: options.NewRun = None,
     assignments: options.Assignments = None,
     json: options.Json = False,
 ) -> None:

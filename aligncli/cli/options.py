@@ -93,6 +93,16 @@ SplitChoice = Annotated[Split, typer.Option("--split", help="Which part of the d
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", autocompletion=complete_run, help="Run folder, as `aligncli train` makes it.")
 ]
+NewRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=folder,
+        help="Run folder. Default: runs/RECIPE-DATE-TIME.",
+        show_default=False,
+    ),
+]
 Detector = Annotated[
     str,
     typer.Argument(

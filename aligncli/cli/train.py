@@ -29,16 +29,6 @@ RecipeJson = Annotated[
     Path | None,
     typer.Option("--recipe-json", metavar="FILE", help="A recipe as plain data (a run's recipe.json): nothing is run."),
 ]
-OutFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="DIR",
-        parser=options.folder,
-        help="Run folder. Default: runs/RECIPE-DATE-TIME.",
-        show_default=False,
-    ),
-]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of weights and data order.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")]
 Amp = Annotated[options.Precision | None, typer.Option("--amp", help="Mixed precision.")]
@@ -60,7 +50,7 @@ def train(
     *,
     recipe_json: RecipeJson = None,
     data: options.DataFolder = None,
-    out: OutFolder = None,
+    out: options.NewRun = None,
     seed: Seed = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
